@@ -1,0 +1,410 @@
+"""Every fact the journal can hold: one frozen dataclass each, named in the past tense.
+
+A fact has the moment `at` and, if it belongs to a session, its id in `session`. Its other fields are its body: text, whole
+numbers, booleans and tuples or dicts of these. No floats (levels are hundredths of a dB), no None in a body (the key is left
+out), **no person's number or name**: a candidate is `candidate_id` and `subject` (an HMAC), a member of staff `staff_id`.
+`encode` and `decode` are the only way between a fact and its journal row. `docs/reference/events.md` lists them all; a test compares.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from edge.clock import Stamp
+
+Json = Any
+"""Text, whole number, bool, list or dict of these."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A fact. `kind` is the class name; that is what the journal stores."""
+
+    at: Stamp
+    session: str | None = None
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+
+# ---- the box ----------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonStarted(Event):
+    """The room program came up. Digests are lower-case hex SHA-256."""
+
+    version: str
+    sw_sha256: str
+    config_sha256: str
+    device_id: str
+    cert_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockStepped(Event):
+    """The wall clock jumped against the boot clock by `delta_us` (more than one second either way)."""
+
+    delta_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderLost(Event):
+    """The ID-card reader does not answer, or its port is gone. `reason`: one of the words in `idcheck.reader`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderBack(Event):
+    """The ID-card reader answers. `module`: the SAM id as printed by the protocol's own form."""
+
+    module: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLost(Event):
+    """A stream has put nothing on the disk for longer than it may. `reason`: the worker's own word."""
+
+    stream: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamBack(Event):
+    """A stream puts samples on the disk again."""
+
+    stream: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformLost(Event):
+    """The province's platform does not answer. `reason`: refused, timeout, tls, http_503, …"""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformBack(Event):
+    """The province's platform answers again."""
+
+
+# ---- before the doors open --------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPlanned(Event):
+    """A plan for this room is known. `staff` maps staff_id to role (chief, proctor, …). A changed plan is a new fact."""
+
+    plan_id: str
+    session_kind: str               # exam_theory, exam_practical, exam_teacher, training_class, drill
+    title: str
+    scheduled_start_us: int
+    duration_min: int
+    staff: dict[str, str]
+    min_proctors: int
+    late_cutoff_min: int
+    checkin_open_min: int
+    retention_policy: str
+    plan_sha256: str
+    source: str                     # platform, drill
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RosterAccepted(Event):
+    """A roster whose signature verified (or, for a drill, was made on the spot) is the session's from now on."""
+
+    version: int
+    count: int
+    roster_sha256: str              # of the signed payload
+    source: str                     # platform, drill
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RosterRefused(Event):
+    """A roster came that could not be trusted; the one before stays."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreflightBegun(Event):
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaffPresent(Event):
+    """A member of staff signed in to this session with the PIN. `role` is from the session's plan."""
+
+    staff_id: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitsChecked(Event):
+    """Somebody walked to the exits and found them free (R19): a camera cannot prove it."""
+
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaiverGranted(Event):
+    """A preflight item was waived by the chief and a second person, with a reason."""
+
+    item: str
+    reason: str
+    by: str
+    second: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionCancelled(Event):
+    """Called off before check-in opened. From check-in on, cancelling goes through closing."""
+
+    by: str
+    reason: str
+
+
+# ---- the session ------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckinOpened(Event):
+    """The doors open; the session's interval begins. `streams`: what was expected to record, id -> kind.
+
+    `readings`: each preflight item and its verdict (green, amber, red) at this moment; `clock_state` as in a sidecar.
+    """
+
+    by: str
+    session_seq: int
+    streams: dict[str, str]
+    readings: dict[str, str]
+    clock_state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSigned(Event):
+    """The session-open envelope is stored and on its way. `digest` = SHA-256 of its payload."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateAdmitted(Event):
+    candidate_id: str
+    subject: str                    # HMAC-SHA256 of the ID number, hex
+    method: str                     # id_card
+    seat: str | None = None         # None: no seat yet (U5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionRefused(Event):
+    """A card was shown and nobody was let in. `code`: sessions.roster.Code; `candidate_id` where the roster knows the person."""
+
+    code: str
+    subject: str | None = None
+    candidate_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExamStarted(Event):
+    """`reason` is given where the start is more than five minutes from the plan (R27). `age_ms`: age of each stream's last sample."""
+
+    by: str
+    age_ms: dict[str, int]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExamEnded(Event):
+    """The exam is over (or was called off after check-in had opened); the recording goes on. `outcome`: completed, aborted, cancelled."""
+
+    by: str
+    outcome: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealOrdered(Event):
+    """Chief and a proctor signed, the room is empty: the session's interval ends at this moment."""
+
+    by: str
+    second: str
+    statement: str                  # the wording that was signed, as a key of the texts
+    absent: tuple[str, ...]         # candidate ids confirmed absent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentStored(Event):
+    """A segment on disk that overlaps the session's interval. Times and digests are its sidecar's."""
+
+    stream: str
+    seq: int
+    path: str                       # below the footage folder
+    run: str
+    start_utc_us: int
+    end_utc_us: int
+    start_boot_us: int
+    end_boot_us: int
+    boot_id: str
+    dur_us: int
+    frame_us: int                   # usual step between samples of the leading track
+    bytes: int
+    sha256: str
+    sidecar_sha256: str
+    codec: str
+    end_reason: str
+    recovered: bool
+    clock_state: str
+    audio_peak_cdb: int | None = None
+    silent_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapDeclared(Event):
+    """Part of the session's interval that a stream does not have. One full set of gaps is declared for each `revision`."""
+
+    stream: str
+    revision: int
+    from_utc_us: int
+    to_utc_us: int
+    dur_us: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed(Event):
+    """The session's books are closed: what came by now is in revision 1. The manifest is a function of the session's events up to here."""
+
+    revision: int
+    opened_total: int
+    closed_total: int
+    keep_until: str                 # YYYY-MM-DD
+    retention_policy: str
+    retention_basis: str
+    open_receipt: str | None = None     # SHA-256 of the receipt's payload; None: absent-offline
+    prev_manifest: str | None = None    # the room's manifest before this one
+    prev_receipt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionAmended(Event):
+    """Something came to light after sealing (a recovered segment): the ground of revision 2, 3, …"""
+
+    revision: int
+    reason: str
+    amends: str                     # manifest id of the revision before
+    open_receipt: str | None = None
+    prev_manifest: str | None = None
+    prev_receipt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestSigned(Event):
+    """A manifest revision is signed, stored and on its way. `digest` = its id = SHA-256 of its payload."""
+
+    revision: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptVerified(Event):
+    """The platform's answer: signature and digest hold. `answers`: session-open, session-manifest."""
+
+    answers: str
+    digest: str                     # of what it answers
+    receipt_sha256: str             # of the receipt's payload
+    verdict: str                    # accepted, rejected
+    platform_seq: int
+    received_utc_us: int
+    revision: int | None = None
+    reasons: tuple[str, ...] = ()
+    keep_until: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptRefused(Event):
+    """An answer that proves nothing: bad signature, other digest, unknown root. What it should answer stays unanswered."""
+
+    answers: str
+    digest: str
+    reason: str
+
+
+# ---- afterwards -------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FootageViewed(Event):
+    """Somebody asked to play a stream of a session; written before the first byte left (E11)."""
+
+    by: str
+    stream: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionExported(Event):
+    by: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleFootageExpired(Event):
+    """Segments that no session ever covered were removed after `idle_keep_h` hours."""
+
+    stream: str
+    first_seq: int
+    last_seq: int
+    segments: int
+    bytes: int
+
+
+KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__subclasses__()}
+"""Every fact by its name."""
+
+
+def encode(event: Event) -> dict[str, Json]:
+    """The event's body for the journal: its own fields, None left out, tuples as lists."""
+    body: dict[str, Json] = {}
+    for field in dataclasses.fields(event):
+        value = getattr(event, field.name)
+        if field.name in ("at", "session") or value is None:
+            continue
+        body[field.name] = list(value) if isinstance(value, tuple) else value
+    return body
+
+
+def decode(kind: str, at: Stamp, session: str | None, body: dict[str, Json]) -> Event:
+    """The event of a journal row. ValueError if the kind is unknown or the body does not fit it."""
+    cls = KINDS.get(kind)
+    if cls is None:
+        raise ValueError(f"the journal holds a fact of an unknown kind: {kind}")
+    tuples = _tuple_fields(kind)
+    try:
+        return cls(at=at, session=session, **{k: tuple(v) if k in tuples else v for k, v in body.items()})
+    except TypeError as error:
+        raise ValueError(f"the body of a {kind} does not fit: {error}") from error
+
+
+@cache
+def _tuple_fields(kind: str) -> frozenset[str]:
+    hints = typing.get_type_hints(KINDS[kind])
+    return frozenset(name for name, hint in hints.items() if any(typing.get_origin(h) is tuple for h in _alternatives(hint)))
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A fact as the journal holds it: its number, itself, the hash of the row before and its own (lower-case hex SHA-256)."""
+
+    seq: int
+    event: Event
+    prev: str
+    hash: str

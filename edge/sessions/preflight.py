@@ -1,0 +1,187 @@
+"""May the doors open? Readings in, a verdict per item out. Pure: the Room reads the instruments, this file judges.
+
+Green, amber, red; red bars the opening unless it may be waived (chief and a second person, with a reason, into the manifest).
+Items and figures: exam-room requirements U13, R1, R12, R19, R24; storage 1.3 times the planned bytes (U21).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+FRESH_MS = 2000
+"""A stream counts as recording if its newest sample reached the disk within this time."""
+SILENCE_CDB = -9000
+"""At or below: digital silence, hundredths of a dBFS (a quiet room's microphone gives -6000 and more)."""
+LOW_CDB = -6000
+ROSTER_OLD_US = 12 * 3600 * 1_000_000
+
+
+Facts = Mapping[str, str | int]
+"""What fills in an item's wording."""
+
+
+class Light(StrEnum):
+    GREEN = "green"
+    AMBER = "amber"
+    RED = "red"
+
+
+class Result(StrEnum):
+    """The whole: 就绪, 可带警告开考, 不可开考."""
+
+    READY = "ready"
+    WARNINGS = "ready-with-warnings"
+    NOT_READY = "not-ready"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReading:
+    """`age_ms`: since the newest sample on disk; None: nothing yet. `peak_cdb`: None if the stream has no sound."""
+
+    stream: str
+    kind: str
+    state: str
+    reason: str
+    age_ms: int | None
+    peak_cdb: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What the instruments say at one moment."""
+
+    roster_source: str | None           # None: no roster; else platform or drill
+    roster_age_us: int
+    roster_refused: str | None
+    plan_is_today: bool
+    reader: str                         # ok, lost, starting
+    reader_fault: str
+    streams: tuple[StreamReading, ...]
+    free_bytes: int
+    needed_bytes: int
+    write_ok: bool
+    storage_fault: str
+    clock_state: str                    # synced, unsynced, unknown
+    require_sync: bool
+    platform_reason: str | None         # None: it answers
+    chief_present: bool
+    proctors_present: int
+    min_proctors: int
+    exits_checked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line of the list. `word` is a key of the texts (`preflight.word.<word>`), `facts` fill it in."""
+
+    key: str                            # roster, reader, stream:<id>, sound, storage, clock, platform, staff, exits
+    light: Light
+    word: str
+    facts: Facts = field(default_factory=dict)
+    waivable: bool = False
+    waived: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    items: tuple[Item, ...]
+
+    @property
+    def result(self) -> Result:
+        if any(i.light is Light.RED and not i.waived for i in self.items):
+            return Result.NOT_READY
+        return Result.READY if all(i.light is Light.GREEN for i in self.items) else Result.WARNINGS
+
+    @property
+    def red(self) -> tuple[str, ...]:
+        """Keys of what bars the opening."""
+        return tuple(i.key for i in self.items if i.light is Light.RED and not i.waived)
+
+
+def judge(r: Readings, waived: Collection[str] = ()) -> Preflight:
+    """The list, worst first within the order of the table."""
+    items = [_roster(r), _reader(r), *_streams(r), _sound(r), _storage(r), _clock(r), _platform(r), _staff(r), _exits(r)]
+    return Preflight(tuple(Item(i.key, i.light, i.word, i.facts, i.waivable, i.waivable and i.key in waived) for i in items))
+
+
+def _roster(r: Readings) -> Item:
+    if r.roster_source is None:
+        return Item("roster", Light.RED, "roster-refused" if r.roster_refused else "roster-missing", {"reason": r.roster_refused or ""})
+    if not r.plan_is_today:
+        return Item("roster", Light.RED, "roster-not-today")
+    if r.roster_source == "drill":
+        return Item("roster", Light.GREEN, "roster-drill")
+    if r.roster_age_us > ROSTER_OLD_US:
+        return Item("roster", Light.AMBER, "roster-old", {"hours": r.roster_age_us // 3_600_000_000})
+    return Item("roster", Light.GREEN, "roster-ok")
+
+
+def _reader(r: Readings) -> Item:
+    if r.reader == "ok":
+        return Item("reader", Light.GREEN, "reader-ok")
+    return Item("reader", Light.RED, "reader-lost", {"reason": r.reader_fault or r.reader})
+
+
+def _streams(r: Readings) -> list[Item]:
+    def fresh(s: StreamReading) -> bool:
+        return s.state == "recording" and s.age_ms is not None and s.age_ms <= FRESH_MS
+
+    items = []
+    for s in r.streams:
+        others = any(o.kind == s.kind and o.stream != s.stream and fresh(o) for o in r.streams)
+        facts: Facts = {"stream": s.stream, "reason": s.reason, "age_ms": -1 if s.age_ms is None else s.age_ms}
+        if fresh(s):
+            items.append(Item(f"stream:{s.stream}", Light.GREEN, "stream-ok", facts))
+        else:
+            items.append(Item(f"stream:{s.stream}", Light.RED, "stream-lost", facts, waivable=others))
+    return items
+
+
+def _sound(r: Readings) -> Item:
+    """At least one stream must carry sound above digital silence (R12)."""
+    peaks = [s.peak_cdb for s in r.streams if s.peak_cdb is not None and s.state == "recording"]
+    if not peaks:
+        return Item("sound", Light.RED, "sound-missing")
+    best = max(peaks)
+    facts: Facts = {"cdb": best, "db": best // 100}
+    if best <= SILENCE_CDB:
+        return Item("sound", Light.RED, "sound-silent", facts)
+    if best < LOW_CDB:
+        return Item("sound", Light.AMBER, "sound-low", facts)
+    return Item("sound", Light.GREEN, "sound-ok", facts)
+
+
+def _storage(r: Readings) -> Item:
+    facts: Facts = {"free_gb": r.free_bytes // 10**9, "needed_gb": -(-r.needed_bytes // 10**9), "reason": r.storage_fault}
+    if not r.write_ok:
+        return Item("storage", Light.RED, "storage-fault", facts)
+    if r.free_bytes < r.needed_bytes:
+        return Item("storage", Light.RED, "storage-full", facts)
+    if r.free_bytes * 10 < r.needed_bytes * 13:
+        return Item("storage", Light.AMBER, "storage-low", facts)
+    return Item("storage", Light.GREEN, "storage-ok", facts)
+
+
+def _clock(r: Readings) -> Item:
+    if r.clock_state == "synced":
+        return Item("clock", Light.GREEN, "clock-ok")
+    return Item("clock", Light.RED if r.require_sync else Light.AMBER, "clock-unsynced", {"state": r.clock_state})
+
+
+def _platform(r: Readings) -> Item:
+    if r.platform_reason is None:
+        return Item("platform", Light.GREEN, "platform-ok")
+    return Item("platform", Light.AMBER, "platform-offline", {"reason": r.platform_reason})
+
+
+def _staff(r: Readings) -> Item:
+    facts: Facts = {"proctors": r.proctors_present, "needed": r.min_proctors}
+    if r.chief_present and r.proctors_present >= r.min_proctors:
+        return Item("staff", Light.GREEN, "staff-ok", facts)
+    return Item("staff", Light.RED, "staff-missing" if r.chief_present else "staff-no-chief", facts)
+
+
+def _exits(r: Readings) -> Item:
+    return Item("exits", Light.GREEN, "exits-ok") if r.exits_checked else Item("exits", Light.RED, "exits-unchecked")

@@ -1,0 +1,152 @@
+"""Questions about what is on disk and who was there: segments, people, plans, envelopes. Read-only, but for adding a segment's row.
+
+Callers: `room`, `notary`, `web`, `app`. A segment row implies the file (design §5: files first, rows after).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import astuple, dataclass
+
+from edge.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One row of the segment table; times in microseconds (UTC and boot), digests lower-case hex."""
+
+    stream: str
+    seq: int
+    path: str
+    run: str
+    start_utc_us: int
+    end_utc_us: int
+    start_boot_us: int
+    end_boot_us: int
+    boot_id: str
+    dur_us: int
+    frame_us: int
+    bytes: int
+    sha256: str
+    sidecar_sha256: str
+    codec: str
+    end_reason: str
+    recovered: bool
+    clock_state: str
+    audio_peak_cdb: int | None
+    silent_ms: int | None
+
+
+_COLUMNS = ", ".join(Segment.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A candidate as the roster has him. `number` and `name` are personal: mask them on a shared screen."""
+
+    session: str
+    candidate_id: str
+    subject: str
+    number: str
+    name: str
+    admission_no: str
+    seat: str | None
+    person_category: str
+    trade: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkin:
+    """One verdict at the door, for the list on the page. `name` None: unknown or purged."""
+
+    seq: int
+    utc_us: int
+    code: str
+    candidate_id: str | None
+    seat: str | None
+    name: str | None
+    number: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEnvelope:
+    digest: str
+    kind: str
+    session: str
+    revision: int | None
+    answers: str | None
+    body: bytes
+
+
+class Catalog:
+    """The queries. Each opens its own short read-only connection."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add_segment(self, segment: Segment) -> bool:
+        """Add a segment's row; False if it was there already (the folder is read again at each start)."""
+        values = (*astuple(segment), 0)
+
+        def change(connection: sqlite3.Connection) -> bool:
+            marks = ",".join("?" * len(values))
+            return connection.execute(f"INSERT OR IGNORE INTO segment VALUES ({marks})", values).rowcount == 1  # noqa: S608
+
+        return await self._database.write(change)
+
+    def last_seq(self, stream: str) -> int:
+        """The highest sequence number known of a stream; -1 if none."""
+        with self._database.read() as connection:
+            return int(connection.execute("SELECT coalesce(max(seq), -1) FROM segment WHERE stream = ?", (stream,)).fetchone()[0])
+
+    def segments(self, session: str, stream: str | None = None) -> list[Segment]:
+        """A session's segments in order of stream and time."""
+        query = (f"SELECT {', '.join('s.' + c.strip() for c in _COLUMNS.split(','))} FROM session_segment x "  # noqa: S608
+                 "JOIN segment s ON s.stream = x.stream AND s.seq = x.seq WHERE x.session = ?")
+        values: tuple[str, ...] = (session,)
+        if stream is not None:
+            query, values = query + " AND x.stream = ?", (session, stream)
+        with self._database.read() as connection:
+            rows = connection.execute(query + " ORDER BY x.stream, x.seq", values)
+            return [Segment(**{**dict(row), "recovered": bool(row["recovered"])}) for row in rows]
+
+    def segment(self, stream: str, seq: int) -> Segment | None:
+        with self._database.read() as connection:
+            row = connection.execute(f"SELECT {_COLUMNS} FROM segment WHERE stream = ? AND seq = ?",  # noqa: S608
+                                     (stream, seq)).fetchone()
+        return Segment(**{**dict(row), "recovered": bool(row["recovered"])}) if row else None
+
+    def in_session(self, session: str, stream: str, seq: int) -> bool:
+        with self._database.read() as connection:
+            return connection.execute("SELECT 1 FROM session_segment WHERE session = ? AND stream = ? AND seq = ?",
+                                      (session, stream, seq)).fetchone() is not None
+
+    def people(self, session: str) -> list[Person]:
+        """The session's roster, seats first in order, those without a seat at the end."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT session, candidate_id, subject, number, name, admission_no, seat, person_category, trade "
+                                      "FROM person WHERE session = ? ORDER BY seat IS NULL, seat, candidate_id", (session,))
+            return [Person(**dict(row)) for row in rows]
+
+    def checkins(self, session: str, most: int = 200) -> list[Checkin]:
+        """The newest verdicts at the door, newest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT c.seq, c.utc_us, c.code, c.candidate_id, c.seat, coalesce(p.name, s.name) AS name, "
+                "coalesce(p.number, s.number) AS number FROM checkin c "
+                "LEFT JOIN person p ON p.session = c.session AND p.candidate_id = c.candidate_id "
+                "LEFT JOIN seen_card s ON s.seq = c.seq WHERE c.session = ? ORDER BY c.seq DESC LIMIT ?", (session, most))
+            return [Checkin(**dict(row)) for row in rows]
+
+    def plan(self, session: str) -> str | None:
+        """The plan's full text (JSON) as the platform sent it."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT body FROM plan WHERE session = ?", (session,)).fetchone()
+        return str(row[0]) if row else None
+
+    def envelopes(self, session: str) -> list[StoredEnvelope]:
+        """All signed objects of a session, in order of kind and revision."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT digest, kind, session, revision, answers, body FROM envelope WHERE session = ? "
+                                      "ORDER BY kind, revision", (session,))
+            return [StoredEnvelope(**dict(row)) for row in rows]

@@ -1,0 +1,169 @@
+"""The append-only record of everything that happened: a fact, its rows and its outbox line in one transaction.
+
+`edge/room.py` is the only caller of `append`. The hash that binds each row to the one before is computed by a function this
+module is given (`evidence.chain.link`; siblings do not import each other). What goes beside a fact (a candidate's name, a signed
+envelope, the platform's plan) is a `Beside`: it is written to its own table, never into the fact's body.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edge.clock import Stamp
+from edge.sessions import events as e
+from edge.sessions.roster import Candidate
+from edge.storage.database import Database
+
+GENESIS = "0" * 64
+Link = Callable[[int, "str | None", str, int, int, str, dict[str, Any], str], tuple[str, str]]
+"""(seq, session, kind, utc_us, boot_us, boot_id, body, prev) -> (canonical body, hash)."""
+
+NOT_FOLDED = ("SegmentStored", "GapDeclared", "FootageViewed", "SessionExported", "IdleFootageExpired")
+"""Facts that the room's state does not need at start: most of the journal. Late segments are counted by `load`."""
+
+
+class Beside(Protocol):
+    """What is written in the same transaction as a fact."""
+
+    def write(self, connection: sqlite3.Connection, seq: int, event: e.Event) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlanText:
+    """The plan in full (JSON), as it came."""
+
+    plan_id: str
+    scheduled_start_us: int
+    body: str
+
+    def write(self, connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
+        connection.execute("INSERT OR REPLACE INTO plan VALUES (?,?,?,?)",
+                           (event.session, self.plan_id, self.scheduled_start_us, self.body))
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """The session's candidates, each with the HMAC that stands for the number everywhere else."""
+
+    rows: Sequence[tuple[Candidate, str]]
+
+    def write(self, connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
+        connection.execute("DELETE FROM person WHERE session = ?", (event.session,))
+        connection.executemany("INSERT INTO person VALUES (?,?,?,?,?,?,?,?,?,?)", [
+            (event.session, c.candidate_id, subject, c.number, c.name, c.admission_no, c.seat, c.person_category, c.trade,
+             json.dumps({"id_type": c.id_type, "exam_kind": c.exam_kind, "subject": c.subject, "demo": c.demo}))
+            for c, subject in self.rows])
+
+
+@dataclass(frozen=True, slots=True)
+class SeenCard:
+    """Whose card was refused: kept 30 days for the proctors, then purged."""
+
+    number: str
+    name: str
+
+    def write(self, connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
+        connection.execute("INSERT INTO seen_card VALUES (?,?,?,?,?)", (seq, event.session, self.number, self.name, event.at.utc_us))
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A signed object, stored once. `priority`: also owed to the platform (lower goes first). `answers`: of a receipt, what it answers."""
+
+    kind: str
+    digest: str
+    body: bytes
+    revision: int | None = None
+    answers: str | None = None
+    priority: int | None = None
+
+    def write(self, connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
+        connection.execute("INSERT OR IGNORE INTO envelope VALUES (?,?,?,?,?,?)",
+                           (self.digest, self.kind, event.session, self.revision, self.answers, self.body))
+        if self.priority is not None:
+            connection.execute(
+                "INSERT INTO outbox(kind, session, revision, digest, priority, state, attempts, queued_utc_us) "
+                "VALUES (?,?,?,?,?,'waiting',0,?)",
+                (self.kind, event.session, self.revision, self.digest, self.priority, event.at.utc_us))
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The outbox owes this no longer."""
+
+    digest: str
+
+    def write(self, connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
+        connection.execute("UPDATE outbox SET state = 'done' WHERE digest = ?", (self.digest,))
+
+
+class Journal:
+    """The chain. `append` returns when the fact is on disk."""
+
+    def __init__(self, database: Database, link: Link) -> None:
+        self._database, self._link = database, link
+        with database.read() as connection:
+            row = connection.execute("SELECT seq, hash FROM event ORDER BY seq DESC LIMIT 1").fetchone()
+        self.head: tuple[int, str] = (row["seq"], row["hash"]) if row else (0, GENESIS)
+
+    async def append(self, event: e.Event, *beside: Beside) -> e.Recorded:
+        """Write one fact, its derived rows and what stands beside it. Nothing is written if anything fails."""
+        seq, prev = self.head[0] + 1, self.head[1]
+        at = event.at
+        body, digest = self._link(seq, event.session, event.kind, at.utc_us, at.boot_us, at.boot_id, e.encode(event), prev)
+
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO event VALUES (?,?,?,?,?,?,?,?,?)",
+                               (seq, event.session, event.kind, at.utc_us, at.boot_us, at.boot_id, body, prev, digest))
+            _derive(connection, seq, event)
+            for each in beside:
+                each.write(connection, seq, event)
+
+        await self._database.write(change)
+        self.head = (seq, digest)
+        return e.Recorded(seq, event, prev, digest)
+
+    def load(self) -> Iterator[e.Recorded]:
+        """The facts that make the room's state, in order. Late segments of sealed sessions are among them."""
+        marks = ",".join("?" * len(NOT_FOLDED))
+        yield from self._rows(f"SELECT * FROM event WHERE kind NOT IN ({marks}) ORDER BY seq", NOT_FOLDED)  # noqa: S608
+
+    def of_session(self, session: str) -> list[e.Recorded]:
+        """All facts of one session, in order."""
+        return list(self._rows("SELECT * FROM event WHERE session = ? ORDER BY seq", (session,)))
+
+    def all(self) -> Iterator[e.Recorded]:
+        """The whole journal, in order."""
+        yield from self._rows("SELECT * FROM event ORDER BY seq", ())
+
+    def _rows(self, query: str, values: Sequence[Any]) -> Iterator[e.Recorded]:
+        with self._database.read() as connection:
+            for row in connection.execute(query, values):
+                yield recorded(row)
+
+
+def recorded(row: sqlite3.Row) -> e.Recorded:
+    """A row of the event table as a fact."""
+    at = Stamp(row["utc_us"], row["boot_us"], row["boot_id"])
+    return e.Recorded(row["seq"], e.decode(row["kind"], at, row["session"], json.loads(row["body"])), row["prev"], row["hash"])
+
+
+def _derive(connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
+    """Rows that follow from the fact alone."""
+    match event:
+        case e.CandidateAdmitted():
+            connection.execute("INSERT INTO checkin VALUES (?,?,?,?,?,?)",
+                               (seq, event.session, event.at.utc_us, "OK", event.candidate_id, event.seat))
+        case e.AdmissionRefused():
+            connection.execute("INSERT INTO checkin VALUES (?,?,?,?,?,?)",
+                               (seq, event.session, event.at.utc_us, event.code, event.candidate_id, None))
+        case e.SegmentStored():
+            connection.execute("UPDATE segment SET in_session = 1 WHERE stream = ? AND seq = ?", (event.stream, event.seq))
+            connection.execute("INSERT INTO session_segment VALUES (?,?,?,?,?)",
+                               (event.session, event.stream, event.start_utc_us, event.seq, seq))
+        case _:
+            pass

@@ -1,0 +1,80 @@
+"""The schema, as numbered steps that are only ever added to. Each runs once, inside one transaction; `user_version` counts them.
+
+Read this file to know what the database holds. A database newer than this code is refused. sqlite-utils creates plain tables;
+what it has no words for (triggers, partial indexes) is SQL.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+import sqlite_utils
+
+
+class NewerSchema(Exception):
+    """The database was written by a newer version of this program."""
+
+
+def step_1(db: sqlite_utils.Database) -> None:
+    """The first schema."""
+    # The journal: every fact, chained. `hash` covers all other columns (evidence.chain). Never updated, never deleted from.
+    db.table("event").create({"seq": int, "session": str, "kind": str, "utc_us": int, "boot_us": int, "boot_id": str, "body": str,
+                        "prev": str, "hash": str}, pk="seq", not_null={"kind", "utc_us", "boot_us", "boot_id", "body", "prev", "hash"})
+    db.table("event").create_index(["session", "seq"])
+    for change in ("UPDATE", "DELETE"):
+        db.execute(f"CREATE TRIGGER event_no_{change.lower()} BEFORE {change} ON event "
+                   "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END")
+    # What a session's plan says in full (names of staff included), as the platform sent it.
+    db.table("plan").create({"session": str, "plan_id": str, "scheduled_start_us": int, "body": str}, pk="session")
+    # The purgeable person table: the only place, with seen_card, that holds names and numbers of candidates.
+    db.table("person").create({"session": str, "candidate_id": str, "subject": str, "number": str, "name": str, "admission_no": str,
+                         "seat": str, "person_category": str, "trade": str, "body": str}, pk=("session", "candidate_id"))
+    db.table("person").create_index(["subject"])
+    # Cards that were refused or matched nobody; purged after 30 days (personal information kept no longer than needed).
+    db.table("seen_card").create({"seq": int, "session": str, "number": str, "name": str, "utc_us": int}, pk="seq")
+    # Who came in, for the page's list; derived from the journal.
+    db.table("checkin").create({"seq": int, "session": str, "utc_us": int, "code": str, "candidate_id": str, "seat": str}, pk="seq")
+    db.table("checkin").create_index(["session", "seq"])
+    # Every segment on disk, in a session or not. Files first, rows after: a row implies the file, with this size and digest.
+    db.table("segment").create({"stream": str, "seq": int, "path": str, "run": str, "start_utc_us": int, "end_utc_us": int,
+                          "start_boot_us": int, "end_boot_us": int, "boot_id": str, "dur_us": int, "frame_us": int, "bytes": int,
+                          "sha256": str, "sidecar_sha256": str, "codec": str, "end_reason": str, "recovered": int,
+                          "clock_state": str, "audio_peak_cdb": int, "silent_ms": int, "in_session": int}, pk=("stream", "seq"))
+    db.execute("CREATE INDEX segment_idle ON segment(start_utc_us) WHERE in_session = 0")
+    # Which sessions a segment belongs to (at a border it may be two).
+    db.table("session_segment").create({"session": str, "stream": str, "start_utc_us": int, "seq": int, "event_seq": int},
+                                 pk=("session", "stream", "seq"))
+    db.table("session_segment").create_index(["session", "stream", "start_utc_us"])
+    # Files about to be removed: row here, then unlink, then forget.
+    db.table("garbage").create({"path": str, "utc_us": int}, pk="path")
+    # Every signed object, by the SHA-256 of its payload; written once, sent as stored.
+    db.table("envelope").create({"digest": str, "kind": str, "session": str, "revision": int, "answers": str, "body": bytes}, pk="digest")
+    db.table("envelope").create_index(["session", "kind", "revision"])
+    # What is still owed to the platform. No attempt limit; a parked item waits for a person.
+    db.table("outbox").create({"id": int, "kind": str, "session": str, "revision": int, "digest": str, "priority": int, "state": str,
+                         "attempts": int, "queued_utc_us": int, "last_error": str}, pk="id")
+    db.table("outbox").create_index(["digest"], unique=True)
+    # Log-ins of the pages, by the SHA-256 of their token.
+    db.table("login").create({"token_sha256": str, "staff_id": str, "since_utc_us": int, "last_utc_us": int}, pk="token_sha256")
+
+
+STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1,)
+
+
+def apply(connection: sqlite3.Connection) -> None:
+    """Bring the database up to this code's schema. NewerSchema if it is ahead of it."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(STEPS):
+        raise NewerSchema(f"the database has schema {version}, this program knows {len(STEPS)}. Nothing was changed. "
+                          "Install the newer program again.")
+    for number, step in enumerate(STEPS[version:], version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            step(sqlite_utils.Database(connection))
+            connection.execute(f"PRAGMA user_version={number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
