@@ -1,0 +1,365 @@
+"""The door: the `edge` command. Each verb imports its part when it is called, so that none pays for another.
+
+Exit codes: 0 done; 1 it did not work, and the text says why; 2 the words of the command are wrong; 3 it refuses to start until
+somebody acts (configuration, key, disk). Verbs are documented in docs/operators/commands.md; a test compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge import __version__
+
+if TYPE_CHECKING:
+    from edge.config import Config
+
+SITE_CONFIG = Path("/etc/edge/edge.toml")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Returns the exit code."""
+    logging.basicConfig(level=os.environ.get("EDGE_LOG", "INFO").upper(), stream=sys.stderr,
+                        format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    args = parser().parse_args(argv)
+    try:
+        return int(args.verb(args) or 0)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """What a person can act on goes out in plain words; anything else keeps its traceback."""
+    words = {"ConfigError": 3, "NotReady": 3, "StorageRefused": 3, "NewerSchema": 3, "NotExportable": 1, "AlreadyRunning": 1, "Refused": 1}
+    code = words.get(type(error).__name__)
+    if code is None:
+        logging.getLogger("edge").exception("ended by a fault that nobody foresaw; systemd starts it anew")
+        return 1
+    print(f"edge: {error}", file=sys.stderr)
+    return code
+
+
+class Refused(Exception):
+    """A verb that cannot be done, in plain words."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every verb and its options."""
+    top = argparse.ArgumentParser(prog="edge", description="Exam-room edge controller: records, checks identity, proves.")
+    top.add_argument("--version", action="version", version=f"edge {__version__}")
+    verbs = top.add_subparsers(required=True, metavar="VERB")
+
+    def add(name: str, run: object, text: str, config: bool = False) -> argparse.ArgumentParser:
+        each = verbs.add_parser(name, help=text, description=text)
+        each.set_defaults(verb=run)
+        if config:
+            each.add_argument("--config", type=Path, help=f"configuration file (default: $EDGE_CONFIG, {SITE_CONFIG}, or the demo's)")
+        return each
+
+    v = add("demo", _demo, "run a demo room: simulated reader, pictures and platform, on real wires")
+    v.add_argument("--dir", type=Path, help="the demo's folder (default: demo/ in the project)")
+    v.add_argument("--port", type=int, help="TCP port of the pages (default 8000, or any free one; 0: any)")
+    v.add_argument("--platform-port", type=int, help="TCP port of the simulated platform (default 8900, or any free one; 0: any)")
+    v.add_argument("--template", type=Path, help="another configuration than config/demo.toml")
+    add("run", _run, "run recorder and room together (on site two systemd units do this)", config=True)
+    v = add("room", _room, "run the room: pages, door, journal, platform; everything but the cameras", config=True)
+    v.add_argument("--demo-logins", type=Path, help=argparse.SUPPRESS)
+    add("recorder", _recorder, "run the recorder: one worker per stream, whatever else happens", config=True)
+    v = add("record", _record, "record one stream until stdin closes or SIGTERM (the recorder's worker; runs by hand too)", config=True)
+    v.add_argument("--stream", required=True, help="the stream's id")
+    v = add("drill", _drill, "rehearse a whole session on the running room (starts the demo room if none runs)", config=True)
+    v.add_argument("--seconds", type=int, default=20, help="length of the rehearsed exam (default 20)")
+    v.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    v.add_argument("--dir", type=Path, help="the demo's folder, if the demo room is rehearsed")
+    v = add("export", _export, "write a session for an auditor: footage, manifest, receipts, certificates, VERIFY.md", config=True)
+    v.add_argument("session", help="the session's id")
+    v.add_argument("--to", type=Path, required=True, help="a new or empty folder")
+    v = add("verify", _verify, "check an exported session: PASS, PASS WITH DECLARED GAPS or FAIL; needs no room and no network")
+    v.add_argument("folder", type=Path)
+    v.add_argument("--root", type=Path, help="the authority's root certificate, got another way than with the export")
+    v.add_argument("--json", action="store_true", help="the report as one JSON object")
+    _add_keeping(verbs)
+    _add_sims(verbs)
+    add("config", _config, "print every configuration key, its default and its meaning")
+    return top
+
+
+def _add_keeping(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    def group(name: str, text: str) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+        return verbs.add_parser(name, help=text, description=text).add_subparsers(required=True, metavar="WHAT")
+
+    def config(each: argparse.ArgumentParser, run: object) -> argparse.ArgumentParser:
+        each.add_argument("--config", type=Path, help="configuration file")
+        each.set_defaults(verb=run)
+        return each
+
+    staff = group("staff", "who may log in and sign: add, list, remove")
+    v = config(staff.add_parser("add", help="add or replace a member; asks for password and PIN"), _staff_add)
+    v.add_argument("staff_id")
+    v.add_argument("--name", required=True)
+    v.add_argument("--role", default="staff", help="staff, auditor or sysadmin (default staff)")
+    v.add_argument("--secrets-from", type=Path, help="file with two lines, password and PIN, instead of asking")
+    config(staff.add_parser("list", help="who there is; no secrets"), _staff_list)
+    config(staff.add_parser("remove", help="take a member out"), _staff_remove).add_argument("staff_id")
+    key = group("key", "the device's signing key: init, request, install")
+    v = config(key.add_parser("init", help="make the device key (never twice) and print a certificate request"), _key_init)
+    v.add_argument("--device", help="the device's id (default: the room's code with -E1)")
+    v = config(key.add_parser("request", help="print a new certificate request for the key there is"), _key_request)
+    v.add_argument("--device", help="the device's id (default: the room's code with -E1)")
+    v = config(key.add_parser("install", help="put the issued certificate and the authority's root in place"), _key_install)
+    v.add_argument("--certificate", type=Path, required=True, help="PEM chain: the device's leaf, then intermediates")
+    v.add_argument("--root", type=Path, required=True, help="PEM of the authority's root")
+    storage = group("storage", "the footage folder: init")
+    config(storage.add_parser("init", help="give the mounted data disk its identity, and pin it"), _storage_init)
+
+
+def _add_sims(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "simulated devices at the far end of the real wire: card-reader, tap, platform"
+    sims = verbs.add_parser("sim", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
+    v = sims.add_parser("card-reader", help="a reader behind a pty")
+    v.add_argument("--link", type=Path, required=True, help="the symbolic link that names the pty")
+    v.add_argument("--control", type=Path, required=True, help="the socket that lays and lifts cards")
+    v.set_defaults(verb=_sim_reader)
+    v = sims.add_parser("tap", help="lay a card of the sample roster on the simulated reader, and lift it when it was read")
+    v.add_argument("name", help="样例甲, 样例乙, …")
+    v.add_argument("--control", type=Path, help="the reader's socket (default: the demo's)")
+    v.set_defaults(verb=_sim_tap)
+    v = sims.add_parser("platform", help="the province's platform on loopback, with an authority of its own")
+    v.add_argument("--dir", type=Path, required=True, help="its folder: authority and books")
+    v.add_argument("--port", type=int, required=True)
+    v.add_argument("--room", required=True, help="the room's code")
+    v.set_defaults(verb=_sim_platform)
+
+
+# ---- the programs -----------------------------------------------------------------------------------------------------
+
+def _demo(args: argparse.Namespace) -> int:
+    from edge import demo
+    return demo.demo(args.dir or demo.default_folder(), args.port, args.platform_port, args.template or demo.TEMPLATE)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from edge.programs import Keeper, Program, edge
+    file = str(_config_path(args))
+    _load(args)
+    programs = (Program("recorder", edge("recorder", "--config", file)), Program("room", edge("room", "--config", file)))
+    return asyncio.run(Keeper(programs).run())
+
+
+def _room(args: argparse.Namespace) -> int:
+    from edge import app
+    logins = json.loads(args.demo_logins.read_text(encoding="utf-8")) if args.demo_logins else []
+    return asyncio.run(app.run_room(_load(args), tuple(tuple(each) for each in logins)))
+
+
+def _recorder(args: argparse.Namespace) -> int:
+    from edge.programs import edge
+    from edge.recording import run_recorder
+    file = str(_config_path(args))
+    return asyncio.run(run_recorder(_load(args), lambda spec: list(edge("record", "--config", file, "--stream", spec.id))))
+
+
+def _record(args: argparse.Namespace) -> int:
+    from edge import status
+    from edge.capture.worker import run_worker
+    config = _load(args)
+    spec = next((s for s in config.specs() if s.id == args.stream), None)
+    if spec is None:
+        raise Refused(f"the configuration has no stream {args.stream!r}; it has {', '.join(s.id for s in config.streams)}")
+    config.paths.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return run_worker(spec, config.paths.footage, config.paths.run, lambda: status.probe_clock().state, storage_uuid=_pinned(config))
+
+
+def _drill(args: argparse.Namespace) -> int:
+    from edge import demo
+    from edge.drill import drill
+    if args.seconds < 1:
+        raise Refused("a drill lasts at least one second")
+    site = args.config or (None if args.dir else _site_config())
+    run = _load(args).paths.run if site else None
+    return drill(run, args.seconds, args.json, args.dir or demo.default_folder())
+
+
+# ---- evidence ---------------------------------------------------------------------------------------------------------
+
+def _export(args: argparse.Namespace) -> int:
+    """Through the running room, because it alone writes the journal; without one, with the same code."""
+    from edge import app
+    report = asyncio.run(app.export_session(_load(args), args.session, args.to.resolve()))
+    print("\n".join([*report["lines"], f"{report['verdict']}: {report['first']}" if report["first"] else report["verdict"]]))
+    print(f"written to {args.to}; an auditor begins with VERIFY.md")
+    return 0 if report["verdict"] != "FAIL" else 1
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from edge.evidence import bundle
+    if not args.folder.is_dir():
+        raise Refused(f"{args.folder} is not a folder")
+    report = bundle.verify(args.folder, args.root.read_bytes() if args.root else None, progress=_progress)
+    if args.json:
+        print(json.dumps({"verdict": report.verdict, "first": report.first, "lines": list(report.lines)}, ensure_ascii=False))
+    else:
+        print("\n".join(report.lines))
+        print(f"{report.verdict}: {report.first}" if report.first else report.verdict)
+    return 0 if report.verdict != "FAIL" else 1
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty() and total:
+        print(f"\r{done * 100 // total:3d} %", end="" if done < total else "\n", file=sys.stderr, flush=True)
+
+
+# ---- staff, keys, storage ---------------------------------------------------------------------------------------------
+
+def _staff_add(args: argparse.Namespace) -> int:
+    from edge.clock import SystemClock
+    from edge.storage.staff import StaffBook
+    book = StaffBook(_load(args).paths.state / "staff.json", SystemClock())
+    if args.secrets_from:
+        lines = args.secrets_from.read_text(encoding="utf-8").splitlines()
+        if len(lines) < 2:
+            raise Refused(f"{args.secrets_from} must hold two lines: password, PIN")
+        password, pin = lines[0], lines[1]
+    else:
+        password, pin = getpass.getpass("password to log in: "), getpass.getpass("PIN to sign: ")
+    try:
+        book.add(args.staff_id, args.name, args.role, password, pin)
+    except ValueError as error:
+        raise Refused(f"{error}. Nothing was changed.") from error
+    print(f"{args.staff_id} may log in as {args.role}. The running room knows already.")
+    return 0
+
+
+def _staff_list(args: argparse.Namespace) -> int:
+    from edge.clock import SystemClock
+    from edge.storage.staff import StaffBook
+    for member in StaffBook(_load(args).paths.state / "staff.json", SystemClock()).members.values():
+        print(f"{member.staff_id:<16}{member.role:<10}{member.name}")
+    return 0
+
+
+def _staff_remove(args: argparse.Namespace) -> int:
+    from edge.clock import SystemClock
+    from edge.storage.staff import StaffBook
+    if not StaffBook(_load(args).paths.state / "staff.json", SystemClock()).remove(args.staff_id):
+        raise Refused(f"there is no {args.staff_id}. Nothing was changed.")
+    print(f"{args.staff_id} can no longer log in; what was signed stays signed.")
+    return 0
+
+
+def _key_init(args: argparse.Namespace) -> int:
+    from edge.evidence.keys import init_device_key
+    config = _load(args)
+    try:
+        request = init_device_key(config.paths.state, args.device or f"{config.room.code}-E1")
+    except FileExistsError as error:
+        raise Refused(str(error)) from error
+    sys.stdout.write(request.decode())
+    print("send this request to the authority; then: edge key install --certificate … --root …", file=sys.stderr)
+    return 0
+
+
+def _key_request(args: argparse.Namespace) -> int:
+    from edge.evidence.keys import device_request
+    config = _load(args)
+    try:
+        sys.stdout.write(device_request(config.in_state(config.evidence.key), args.device or f"{config.room.code}-E1").decode())
+    except (OSError, ValueError) as error:
+        raise Refused(f"{error}. `edge key init` makes the key.") from error
+    return 0
+
+
+def _key_install(args: argparse.Namespace) -> int:
+    from edge import durable
+    from edge.evidence.envelope import FileSigner
+    config = _load(args)
+    try:
+        FileSigner(config.in_state(config.evidence.key), args.certificate)
+        durable.replace(config.in_state(config.evidence.certificate), args.certificate.read_bytes(), 0o644)
+        durable.replace(config.in_state(config.evidence.root), args.root.read_bytes(), 0o644)
+    except (OSError, ValueError) as error:
+        raise Refused(f"{error}. Nothing was changed.") from error
+    print("installed; restart the room (systemctl restart edge)")
+    return 0
+
+
+def _storage_init(args: argparse.Namespace) -> int:
+    from edge import durable
+    from edge.capture.storage_id import init_storage
+    config = _load(args)
+    identity = init_storage(config.paths.footage)
+    durable.make_folder(config.paths.state)
+    durable.replace(config.paths.state / "storage.uuid", identity.encode() + b"\n")
+    print(f"{config.paths.footage} is storage {identity}; this room records there and nowhere else")
+    return 0
+
+
+# ---- simulated devices ------------------------------------------------------------------------------------------------
+
+def _sim_reader(args: argparse.Namespace) -> int:
+    from edge.sim.card_reader import run_card_reader
+    return run_card_reader(args.link, args.control)
+
+
+def _sim_tap(args: argparse.Namespace) -> int:
+    from edge import demo
+    from edge.config import load
+    from edge.sim.card_reader import run_tap
+    control = args.control
+    if control is None:
+        path = demo.config_path(demo.default_folder())
+        if not path.exists():
+            raise Refused("no demo room has been started here yet; start it with ./run, or name the reader's socket with --control")
+        control = load(path).paths.run / "sim-card-reader.sock"
+    return run_tap(args.name, control)
+
+
+def _sim_platform(args: argparse.Namespace) -> int:
+    from edge.sim.platform import serve_platform
+    asyncio.run(serve_platform(args.dir, args.port, args.room, signals=True))
+    return 0
+
+
+def _config(args: argparse.Namespace) -> int:
+    from edge.config import table
+    print(table(), end="")
+    return 0
+
+
+# ---- which configuration ----------------------------------------------------------------------------------------------
+
+def _site_config() -> Path | None:
+    named = os.environ.get("EDGE_CONFIG")
+    if named:
+        return Path(named)
+    return SITE_CONFIG if SITE_CONFIG.exists() else None
+
+
+def _config_path(args: argparse.Namespace) -> Path:
+    from edge import demo
+    path: Path = args.config or _site_config() or demo.config_path(demo.default_folder())
+    return path.resolve()
+
+
+def _load(args: argparse.Namespace) -> Config:
+    from edge.config import load
+    return load(_config_path(args))
+
+
+def _pinned(config: Config) -> str | None:
+    from edge.capture.storage_id import pinned
+    return pinned(config.paths.state)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""The composition root: a Config in, a wired program out. Two programs share one folder.
+
+`edge/recording.py` wires the recorder: a worker per stream, no sessions, no database, no web. This file wires the room: everything
+else; it knows no cameras and never loads PyAV or OpenCV. Read `build_room` from top to bottom: it is the whole wiring. Called by
+`edge/__main__.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from cryptography import x509
+
+from edge import __version__, durable, followers, status
+from edge.capture.control import RecorderControl, read_status
+from edge.capture.intake import Intake, StreamWatch
+from edge.capture.storage_id import StorageRefused, check_storage, pinned
+from edge.clock import SystemClock, boot_id
+from edge.config import Config
+from edge.evidence import bundle, chain
+from edge.evidence.envelope import FileSigner
+from edge.evidence.keys import fingerprint, role_of
+from edge.evidence.manifest import RoomFacts
+from edge.export import NotExportable, examine, export
+from edge.idcheck.port import SerialPort
+from edge.idcheck.reader import CardSeen, CardUnreadable, Reader, ReaderStatus
+from edge.notary import Notary
+from edge.programs import NotReady, Task, until_stopped
+from edge.room import Instruments, Room, Rules
+from edge.sessions import events as e
+from edge.storage.catalog import Catalog
+from edge.storage.database import Database
+from edge.storage.journal import Journal
+from edge.storage.logins import Logins
+from edge.storage.outbox import Outbox
+from edge.storage.retention import IdleRetention
+from edge.storage.staff import StaffBook
+from edge.upload.courier import Courier
+from edge.upload.heartbeat import Heartbeat
+from edge.upload.link import Link
+from edge.upload.platform import PlatformClient, open_http
+from edge.upload.timetable import Timetable
+from edge.web.app import Desk, build_web
+from edge.web.local import build_local
+
+log = logging.getLogger(__name__)
+
+EXPORT_S = 6 * 3600
+"""A day's session onto a slow stick takes hours; beyond this something hangs."""
+
+@dataclass(frozen=True, slots=True)
+class RoomProgram:
+    """The wired room: its heart, the tasks in the order of their start, and what to close at the end."""
+
+    room: Room
+    database: Database
+    tasks: tuple[Task, ...]
+    export: Callable[[str, Path, str], Awaitable[bundle.Report]]
+
+
+def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str], ...] = ()) -> RoomProgram:
+    """Wire the room. NotReady if a key, a certificate or the footage folder is missing; nothing has been started then."""
+    clock, paths = SystemClock(), config.paths
+    signer, root_pem, facts, subject_key = _evidence(config)
+    durable.make_folder(paths.run)
+
+    database = Database(paths.state / "edge.db")
+    catalog, outbox = Catalog(database), Outbox(database)
+    staff, logins = StaffBook(paths.state / "staff.json", clock), Logins(database, clock)
+    specs = config.specs()
+
+    reader_status: Callable[[], ReaderStatus] = lambda: reader.state  # noqa: E731 (the reader needs the room, the room asks the reader)
+    room = Room(clock, Journal(database, chain.link), catalog, outbox, staff, Instruments(
+        streams={s.id: s.kind for s in specs}, stream_status=partial(read_status, paths.run), reader=lambda: reader_status(),
+        disk=partial(_disk, config), clock=status.probe_clock,
+    ), Rules(room_code=config.room.code, require_sync=config.clock.require_sync, hmac_key=subject_key))
+
+    async def report(event: e.Event) -> None:
+        await room.report(event)
+
+    async def from_reader(fact: CardSeen | CardUnreadable | e.Event) -> None:
+        if isinstance(fact, CardSeen | CardUnreadable):
+            await room.card(fact)
+        else:
+            await room.report(fact)
+
+    reader = Reader(SerialPort(config.reader.port, config.reader.baud), from_reader, clock, config.reader.poll_s,
+                    config.room.allow_demo_ids)
+    intake = Intake(paths.footage, [s.id for s in specs], room.segment, catalog.last_seq, clock)
+    watch = StreamWatch(paths.run, [s.id for s in specs], report, clock)
+
+    recorder = RecorderControl(paths.run / "recorder.sock")
+    notary = Notary(room, signer, root_pem, facts, recorder, config.recording.seal_wait_s)
+
+    rng = random.Random(secrets.randbits(64))  # noqa: S311 (jitter only)
+    http = open_http(ca=config.platform.ca, certificate=config.platform.client_cert, key=config.platform.client_key)
+    client = PlatformClient(config.platform.url, config.room.code, http)
+    link = Link(report, clock, lost=room.state.platform_lost is not None)
+    courier = Courier(client, outbox, link, notary.receipt, clock, rng, cap_s=config.platform.retry_cap_s)
+    timetable = Timetable(client, link, notary.plans, notary.roster, clock, rng, every_s=config.platform.plans_s)
+    heartbeat = Heartbeat(client, link, partial(followers.heartbeat, room), clock, rng, session_s=config.platform.heartbeat_s)
+    retention = IdleRetention(database, paths.footage, config.recording.idle_keep_h, clock,
+                              lambda: status.probe_clock().state == "synced", report)
+
+    async def hand_out(session: str, to: Path, by: str) -> bundle.Report:
+        return await export(room, paths.footage, root_pem, session, to, by)
+
+    desk = Desk(footage=paths.footage, run=paths.run, room_name=config.room.name, room_code=config.room.code,
+                stream_names={s.id: {"zh-CN": s.name_zh, "en": s.name_en} for s in specs}, logins=logins,
+                verify=partial(examine, room, paths.footage, root_pem), demo_logins=demo_logins,
+                allowed_hosts=(config.web.host, "localhost", *config.web.allowed_hosts), default_language=config.web.language)
+    pages = _serve(build_web(room, desk), _tcp_socket(config.web.host, config.web.port))
+    local = _serve(build_local(room, hand_out), _unix_socket(paths.run / "room.sock"))
+
+    async def begin() -> None:
+        await room.report(e.DaemonStarted(at=clock.now(), version=__version__, sw_sha256=facts.sw_sha256,
+                                          config_sha256=facts.config_sha256, device_id=facts.device_id, cert_sha256=facts.cert_sha256))
+
+    return RoomProgram(room, database, (
+        ("begin", begin), ("intake", intake.run), ("notary", notary.run), ("reader", reader.run), ("streams", watch.run),
+        ("wanted", partial(followers.wanted, room, recorder, config.recording.idle_keep_h)),
+        ("courier", courier.run), ("nudge", partial(followers.outbox, room, courier)), ("timetable", timetable.run),
+        ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run),
+        ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
+    ), hand_out)
+
+
+# ---- running ----------------------------------------------------------------------------------------------------------
+
+async def run_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str], ...] = ()) -> int:
+    """Start the room, serve until SIGTERM or SIGINT, stop in reverse. NotReady before anything runs; else the first task's fault."""
+    program = build_room(config, demo_logins)
+    try:
+        return await until_stopped(program.tasks, f"serving http://{config.web.host}:{config.web.port}/")
+    finally:
+        program.database.close()
+
+
+def _serve(app: Any, listener: socket.socket) -> Callable[[], Coroutine[Any, Any, None]]:
+    """The coroutine that serves `app` on a socket that is bound already. Signals stay the program's own."""
+
+    class Server(uvicorn.Server):
+        def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
+            return nullcontext()
+
+    server = Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False,
+                                   timeout_graceful_shutdown=1, h11_max_incomplete_event_size=16384))
+
+    async def serve() -> None:
+        await server.serve(sockets=[listener])
+
+    return serve
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), reuse_port=False)
+    except OSError as error:
+        raise NotReady(f"the pages cannot be served on {host}:{port} ({error.strerror}). The recording is not touched. "
+                       "Is a second copy running? Otherwise set another web.port.") from error
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    """A listening socket file only its owner may open; what a killed program left is replaced, a living one is not."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe, suppress(OSError):
+        probe.connect(str(path))
+        raise NotReady(f"a room is running already on {path}. Nothing was started.")
+    path.unlink(missing_ok=True)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        raise NotReady(f"the local socket {path} cannot be made ({error}); paths.run must be short and writable") from error
+    path.chmod(0o600)
+    listener.listen(16)
+    return listener
+
+
+async def export_session(config: Config, session: str, to: Path) -> dict[str, Any]:
+    """`edge export`: by the running room if there is one, because it alone writes the journal; else by the same code here and now."""
+    channel = httpx.AsyncHTTPTransport(uds=str(config.paths.run / "room.sock"))
+    async with httpx.AsyncClient(transport=channel, base_url="http://room", timeout=httpx.Timeout(10, read=EXPORT_S)) as http:
+        try:
+            answer = await http.post(f"/sessions/{session}/files/export", json={"to": str(to), "by": "local"})
+        except httpx.ConnectError:
+            program = build_room(config)
+            try:
+                report = await program.export(session, to, "local")
+            finally:
+                program.database.close()
+            return {"verdict": report.verdict, "first": report.first, "lines": list(report.lines)}
+    body: dict[str, Any] = answer.json()
+    if answer.status_code != 200:
+        raise NotExportable(str(body.get("facts", {}).get("detail", body)))
+    return body
+
+
+# ---- facts of the box --------------------------------------------------------------------------------------------------
+
+def _disk(config: Config) -> status.DiskReading:
+    """The data disk, if it is the room's own; a foreign or missing one is a fault in words."""
+    try:
+        check_storage(config.paths.footage, pinned(config.paths.state))
+    except StorageRefused as refused:
+        return status.DiskReading(0, 0, False, str(refused))
+    return status.probe_disk(config.paths.footage)
+
+
+def _evidence(config: Config) -> tuple[FileSigner, bytes, RoomFacts, bytes]:
+    """The device's signer, the pinned root, what signed documents say of the room, and the key that stands for people."""
+    files = {name: config.in_state(getattr(config.evidence, name)) for name in ("key", "certificate", "root")}
+    for name, path in files.items():
+        if not path.is_file():
+            raise NotReady(f"the {name} file {path} is missing. Nothing was started and nothing is lost. "
+                           "Make the key with `edge key init`, have the request signed by the authority, and put both certificates there.")
+    try:
+        signer = FileSigner(files["key"], files["certificate"])
+        leaf = x509.load_pem_x509_certificates(signer.chain_pem.encode())[0]
+        role, device_id = role_of(leaf)
+    except ValueError as error:
+        raise NotReady(f"the device's key or certificate cannot be used: {error}. Nothing was started.") from error
+    if role != "device":
+        raise NotReady(f"{files['certificate']} is a {role}'s certificate, not a device's. Nothing was started.")
+    subject_key, key_id = _subject_key(config)
+    return signer, files["root"].read_bytes(), RoomFacts(
+        site=config.room.site, room_code=config.room.code, device_id=device_id, cert_sha256=fingerprint(leaf), sw_version=__version__,
+        sw_sha256=_software_sha256(), config_sha256=config.sha256, boot_id=boot_id(), hmac_key_id=key_id,
+        require_sync=config.clock.require_sync), subject_key
+
+
+def _subject_key(config: Config) -> tuple[bytes, str]:
+    """The site's HMAC key, or one of the room's own, made at the first start: then people do not join across rooms, and the id says so."""
+    site, own = config.in_state(config.evidence.subject_key), config.paths.state / "room-hmac.key"
+    if not site.is_file() and not own.is_file():
+        durable.make_folder(config.paths.state)
+        durable.write_new(own, secrets.token_bytes(32))
+    path, kind = (site, "site") if site.is_file() else (own, "room")
+    key = path.read_bytes()
+    if len(key) != 32:
+        raise NotReady(f"{path} must hold exactly 32 bytes; it has {len(key)}. Nothing was started.")
+    return key, f"{kind}-{hashlib.sha256(key).hexdigest()[:16]}"
+
+
+def _software_sha256() -> str:
+    """One digest over this package's files, names and bytes, in order of their names."""
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
+        digest.update(f"{path.relative_to(root)}\0{durable.sha256_file(path)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,195 @@
+"""config/*.toml -> a frozen Config: every key with its unit, its default and its reason. An unknown key refuses to start.
+
+Times are seconds unless the key says otherwise; paths may be relative to the file's own folder. Secrets are named by path, never
+written here. `python -m edge config` prints this table (docs/operators/configuration.md is that print; a test compares).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edge.capture.streams import StreamSpec
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. Says which key, what is wrong, and what would be right. Nothing was started."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RoomSection(_Section):
+    code: str = Field(pattern=r"^[0-9]{6}-[A-Z0-9]{4}-R[0-9]{2}$", description="the room's code at the platform: region, site, room")
+    name: str = Field(min_length=1, max_length=40, description="the room's name on the pages")
+    allow_demo_ids: bool = Field(default=False, description="let cards of the invented region 000000 in; only for demo and training")
+
+    @property
+    def site(self) -> str:
+        return self.code.split("-")[1]
+
+
+class PathsSection(_Section):
+    state: Path = Field(default=Path("/var/lib/edge"), description="database, keys, staff; small, precious, backed up")
+    footage: Path = Field(default=Path("/srv/data/footage"), description="the recordings; on the data disk")
+    run: Path = Field(default=Path("/run/edge"), description="sockets and status files; on tmpfs")
+
+
+class WebSection(_Section):
+    host: str = Field(default="127.0.0.1", description="address the pages are served on; loopback or the room's own network")
+    port: int = Field(default=8000, ge=1, le=65535, description="TCP port of the pages")
+    allowed_hosts: tuple[str, ...] = Field(default=(), description="further host names browsers may use (against DNS rebinding)")
+    language: Literal["zh-CN", "en"] = Field(default="zh-CN", description="language of a page whose reader has chosen none")
+
+
+class ClockSection(_Section):
+    require_sync: bool = Field(default=True, description="refuse to open a session on an undisciplined clock; false shows amber instead")
+
+
+class ReaderSection(_Section):
+    port: Path = Field(default=Path("/dev/idcard0"), description="serial port of the ID-card reader, by its udev name")
+    baud: Literal[115200, 57600, 38400, 19200, 9600] = Field(default=115200, description="bits per second; readers come set to 115200")
+    poll_s: float = Field(default=0.4, gt=0.05, le=2, description="pause between two looks for a card (above 0.3 s by the makers)")
+
+
+class RecordingSection(_Section):
+    segment_s: int = Field(default=60, ge=2, le=600, description="length of a segment file; a crash never costs a finished one")
+    idle_keep_h: int = Field(default=24, ge=0, le=24 * 90,
+                             description="hours that footage of no session is kept; 0 records only from preflight to sealing")
+    seal_wait_s: int = Field(default=10, ge=1, le=120, description="longest wait for the last segments before a gap is declared")
+
+
+class StreamSection(_Section):
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="short name in folders and manifests; never given to another camera")
+    kind: Literal["rtsp", "microphone", "pattern"] = Field(description="rtsp (IP camera), microphone or pattern (test picture)")
+    name_zh: str = Field(description="the stream's name on Chinese pages")
+    name_en: str = Field(description="the stream's name on English pages")
+    url: str | None = Field(default=None, description="rtsp only: address without user or password")
+    credentials: Path | None = Field(default=None, description="rtsp only: file with user:password, mode 0600")
+    device: str | None = Field(default=None, description="microphone only: (part of) the sound system's name for it")
+    width: int = Field(default=640, ge=160, le=1920, description="pattern only: pixels")
+    height: int = Field(default=360, ge=120, le=1080, description="pattern only: pixels")
+    fps: int = Field(default=15, ge=1, le=30, description="pattern only: frames per second")
+
+    @field_validator("url")
+    @classmethod
+    def _no_secret(cls, url: str | None) -> str | None:
+        if url is not None and "@" in url.split("://", 1)[-1].split("/", 1)[0]:
+            raise ValueError("holds a user or password; put user:password into a file and name it in `credentials`")
+        return url
+
+    @model_validator(mode="after")
+    def _whole(self) -> StreamSection:
+        if (self.kind == "rtsp") != (self.url is not None):
+            raise ValueError("`url` belongs to a stream of kind rtsp, and only there")
+        return self
+
+
+class PlatformSection(_Section):
+    url: str = Field(description="base address of the province's platform; plain http only to loopback")
+    client_cert: Path | None = Field(default=None, description="certificate chain for mutual TLS (PEM)")
+    client_key: Path | None = Field(default=None, description="key for mutual TLS (PEM, mode 0600); never the signing key")
+    ca: Path | None = Field(default=None, description="certificate authorities for https, if not the system's")
+    heartbeat_s: int = Field(default=30, ge=5, le=600, description="time between two heartbeats")
+    plans_s: int = Field(default=600, ge=5, le=3600, description="time between two looks for plans and rosters")
+    retry_cap_s: int = Field(default=900, ge=1, le=3600, description="longest wait between two tries to deliver; tries have no limit")
+
+
+class EvidenceSection(_Section):
+    key: Path = Field(default=Path("device.key"), description="device key, below paths.state unless absolute (made by `edge key init`)")
+    certificate: Path = Field(default=Path("device.pem"), description="its certificate chain")
+    root: Path = Field(default=Path("root.pem"), description="the authority that rosters and receipts are checked against")
+    subject_key: Path = Field(default=Path("site-hmac.key"), description="site key (32 bytes) for HMACs of numbers; else the room's own")
+
+
+class Config(_Section):
+    """A whole configuration file."""
+
+    room: RoomSection
+    paths: PathsSection = PathsSection()
+    web: WebSection = WebSection()
+    clock: ClockSection = ClockSection()
+    reader: ReaderSection = ReaderSection()
+    recording: RecordingSection = RecordingSection()
+    platform: PlatformSection
+    evidence: EvidenceSection = EvidenceSection()
+    streams: tuple[StreamSection, ...] = Field(min_length=1, max_length=16, description="the cameras and microphones, in page order")
+    sha256: str = Field(default="", exclude=True, description="digest of the file's bytes; set by the loader, stands in manifests")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Config:
+        ids = [s.id for s in self.streams]
+        if len(set(ids)) != len(ids):
+            raise ValueError("two streams share one id")
+        return self
+
+    def specs(self) -> tuple[StreamSpec, ...]:
+        """The streams as the recorder takes them; their rotations are spread over the minute."""
+        step = max(1, self.recording.segment_s // (2 * len(self.streams)))
+        return tuple(StreamSpec(
+            id=s.id, kind=s.kind, name_zh=s.name_zh, name_en=s.name_en, url=s.url, credentials=s.credentials, device=s.device,
+            segment_s=self.recording.segment_s, offset_s=n * step, width=s.width, height=s.height, fps=s.fps)
+            for n, s in enumerate(self.streams))
+
+    def in_state(self, path: Path) -> Path:
+        """A path of the evidence section."""
+        return self.paths.state / path
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file. ConfigError in plain words if anything in it is wrong; nothing has been touched then."""
+    try:
+        data = path.read_bytes()
+        values = tomllib.loads(data.decode("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {path}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if "sha256" in values:
+        raise ConfigError(f"{path}: sha256: this key is unknown")
+    try:
+        config = Config.model_validate({**values, "sha256": hashlib.sha256(data).hexdigest()})
+    except ValidationError as error:
+        raise ConfigError(f"{path} cannot be used; nothing was started.\n" + "\n".join(_complaints(error))) from error
+    return _resolve(config, path.resolve().parent)
+
+
+def _complaints(error: ValidationError) -> Iterator[str]:
+    for each in error.errors():
+        where = ".".join(str(part) for part in each["loc"]) or "(file)"
+        if each["type"] == "extra_forbidden":
+            yield f"  {where}: this key is unknown. `edge config` lists the keys there are."
+        else:
+            yield f"  {where}: {each['msg']}"
+
+
+def _resolve(config: Config, folder: Path) -> Config:
+    """Relative paths are relative to the file's folder (those of `evidence` to paths.state)."""
+    paths = config.paths.model_copy(update={name: folder / getattr(config.paths, name) for name in ("state", "footage", "run")})
+    reader = config.reader.model_copy(update={"port": folder / config.reader.port})
+    platform = config.platform.model_copy(update={
+        name: folder / value for name in ("client_cert", "client_key", "ca") if (value := getattr(config.platform, name))})
+    streams = tuple(s.model_copy(update={"credentials": folder / s.credentials}) if s.credentials else s for s in config.streams)
+    return config.model_copy(update={"paths": paths, "reader": reader, "platform": platform, "streams": streams})
+
+
+def table() -> str:
+    """Every key as a Markdown table: section, key, default, meaning."""
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for name, field in Config.model_fields.items():
+        if name == "sha256":
+            continue
+        section = StreamSection if name == "streams" else field.annotation
+        prefix = "streams[]" if name == "streams" else name
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            raise TypeError(f"section {name} is no model")
+        for key, each in section.model_fields.items():
+            default = "required" if each.is_required() else f"`{each.default}`" if each.default not in (None, ()) else "none"
+            lines.append(f"| `{prefix}.{key}` | {default} | {each.description} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,83 @@
+"""Small followers of the room: each compares what is with what should be, at each change and now and then. Composed in `app`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+from edge import __version__, status
+from edge.capture.control import RecorderControl
+from edge.clock import US, boot_id
+from edge.room import Room
+from edge.sessions import events as e
+from edge.storage.database import Database
+from edge.upload.courier import Courier
+
+log = logging.getLogger(__name__)
+
+STEP_US = US
+"""A jump of the wall clock against the boot clock from here on is a fact."""
+FEED_S = 5.0
+"""How often the watchdog is fed where systemd has set no time of its own."""
+
+async def outbox(room: Room, courier: Courier) -> None:
+    """Whatever changes may have put something into the outbox."""
+    waker = room.changed()
+    while True:
+        await waker.wait()
+        waker.clear()
+        courier.nudge()
+
+
+async def wanted(room: Room, recorder: RecorderControl, idle_keep_h: int) -> None:
+    """With idle_keep_h = 0 the recorder rests outside [preflight, sealed]; otherwise no word is said, and no word means record."""
+    waker = room.changed()
+    while True:
+        waker.clear()
+        if idle_keep_h == 0:
+            await recorder.wanted(any(s.live or s.state == "preflight" for s in room.state.sessions.values()))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(waker.wait(), 5)
+
+
+async def clock(room: Room) -> None:
+    """A step of the wall clock is a fact of its own."""
+    before = room.clock.now()
+    while True:
+        await room.clock.sleep(1)
+        now = room.clock.now()
+        delta = (now.utc_us - before.utc_us) - (now.boot_us - before.boot_us)
+        if abs(delta) >= STEP_US:
+            log.warning("clock-stepped delta_us=%d", delta)
+            await room.report(e.ClockStepped(at=now, delta_us=delta))
+        before = now
+
+
+async def watchdog(database: Database) -> None:
+    """Fed while this loop and the write thread answer: a camera's fault is the recorder's to mend, never a reason to restart the room."""
+    while True:
+        await database.answers()
+        status.notify("WATCHDOG=1")
+        await asyncio.sleep(status.watchdog_interval_s() or FEED_S)
+
+
+def heartbeat(room: Room) -> dict[str, Any]:
+    """The room's part of a heartbeat (docs/platform-api.yaml, Heartbeat)."""
+    live = room.state.sessions.get(room.state.live or "")
+    disk, time, backlog = room.instruments.disk(), room.instruments.clock(), room.outbox.backlog()
+    ages = {stream: room.stream_age_ms(stream) for stream in room.instruments.streams}
+    reader = room.instruments.reader().state
+    facts: dict[str, Any] = {
+        "controller": {"version": __version__, "boot_id": boot_id()}, "state": str(live.state) if live else "idle",
+        "sources": [{"id": stream, "kind": "audio" if kind == "microphone" else "video",
+                     "health": "ok" if (age := ages[stream]) is not None and age < 5000 else "fault",
+                     **({} if age is None else {"last_frame_age_ms": age})} for stream, kind in room.instruments.streams.items()],
+        "storage": {"free_bytes": disk.free_bytes, "write_ok": disk.write_ok}, "terminals": {},
+        "id_reader": "ok" if reader == "ok" else "fault", "clock": {"source": "kernel", "synced": time.state == "synced"},
+        "queue": {"manifests": backlog.waiting}}
+    if live:
+        facts["session_id"] = live.id
+        facts["counts"] = {"expected": len(room.rosters[live.id].candidates), "admitted": len(live.admitted), "refused": live.refusals}
+    return facts

@@ -1,0 +1,446 @@
+"""The heart: what may happen in the exam room.
+
+One door in: devices and followers say `await room.report(fact)`, people use the verbs below. One rule of flow, `_append`: the fact
+is checked against what has happened (`sessions.machine`), written to the journal with its rows, and only then is it so. Effects
+(recorder, courier, pages, the notary) are followed, never fired: they wait for `changed()` and compare what is with what should be.
+Nothing here stops a recording; there is no such verb.
+
+A verb that may not be carried out raises `Refusal` with a word for the page; nothing was written then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from edge.capture.control import StreamStatus
+from edge.capture.sidecar import Sidecar
+from edge.clock import US, Clock, Stamp
+from edge.idcheck.reader import CardSeen, CardUnreadable, ReaderStatus
+from edge.sessions import events as e
+from edge.sessions import machine, preflight
+from edge.sessions.identity import mask_name, mask_number
+from edge.sessions.machine import IllegalStep, RoomState, Session, State
+from edge.sessions.roster import Candidate, Code, Roster, match
+from edge.status import ClockReading, DiskReading
+from edge.storage.catalog import Catalog, Segment
+from edge.storage.journal import Beside, Journal, People, PlanText, SeenCard
+from edge.storage.outbox import Outbox
+from edge.storage.staff import StaffBook
+
+log = logging.getLogger(__name__)
+
+HOLD_MS = 1900                  # the button is held 2 s; a timer may be a little early
+ON_TIME_US = 5 * 60 * US        # R27: a start further from the plan needs a reason
+DEFAULT_KBPS = 4096             # for the reservation, where a stream has not yet told its rate
+LOCAL = ZoneInfo("Asia/Shanghai")
+
+
+class Refusal(Exception):
+    """A verb was not carried out, and nothing was written. `word`: key of the texts (`refusal.<word>`); `facts` fill it in."""
+
+    def __init__(self, word: str, **facts: str | int) -> None:
+        super().__init__(word)
+        self.word, self.facts = word, facts
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """What the Room can look at. Each is asked when needed, never stored."""
+
+    streams: Mapping[str, str]                                  # id -> kind, as configured
+    stream_status: Callable[[str], StreamStatus | None]
+    reader: Callable[[], ReaderStatus]
+    disk: Callable[[], DiskReading]
+    clock: Callable[[], ClockReading]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The room's own settings that the verbs need."""
+
+    room_code: str
+    require_sync: bool
+    hmac_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DoorVerdict:
+    """The last thing the door said, for the check-in page and the entrance display. Names are masked already."""
+
+    at: Stamp
+    code: Code
+    session: str | None
+    name: str = ""
+    number: str = ""
+    seat: str | None = None
+    elsewhere: str | None = None
+    reason: str = ""
+    first_at_utc_us: int | None = None      # when an already admitted person came in
+
+
+class Room:
+    """The exam room. Give it a journal that holds its past; it folds it and goes on from there."""
+
+    def __init__(self, clock: Clock, journal: Journal, catalog: Catalog, outbox: Outbox, staff: StaffBook,
+                 instruments: Instruments, rules: Rules) -> None:
+        self.clock, self.catalog, self.outbox, self.staff = clock, catalog, outbox, staff
+        self.instruments, self.rules = instruments, rules
+        self._journal = journal
+        self._turn = asyncio.Lock()
+        self._wakers: set[asyncio.Event] = set()
+        self.version = 0                        # grows with every change; a page that has it is up to date
+        self.last_verdict: DoorVerdict | None = None
+        self.state = RoomState()
+        for each in journal.load():
+            self.state = machine.step(self.state, each.event)
+        self.rosters: dict[str, Roster] = {s.id: self._stored_roster(s) for s in self.state.sessions.values() if s.roster}
+
+    # ---- the one rule of flow -----------------------------------------------------------------------------------------
+
+    async def _append(self, event: e.Event, *beside: Beside) -> e.Recorded:
+        """Check, write, then it is so. The caller holds the turn."""
+        after = machine.step(self.state, event)         # IllegalStep: nothing is written
+        recorded = await self._journal.append(event, *beside)   # event, rows, outbox: one transaction
+        self.state = after                              # only what is on disk is so
+        self._touch()
+        return recorded
+
+    async def report(self, event: e.Event, *beside: Beside) -> e.Recorded:
+        """A fact from a device or a follower. IllegalStep if it cannot follow what has happened."""
+        async with self._turn:
+            return await self._append(event, *beside)
+
+    def events(self, session: str) -> list[e.Recorded]:
+        """All facts of a session, in order, as the journal holds them."""
+        return self._journal.of_session(session)
+
+    def changed(self) -> asyncio.Event:
+        """An event that is set at each change; the follower clears it, looks, and waits again. Drop it with `forget`."""
+        waker = asyncio.Event()
+        waker.set()
+        self._wakers.add(waker)
+        return waker
+
+    def forget(self, waker: asyncio.Event) -> None:
+        self._wakers.discard(waker)
+
+    def _touch(self) -> None:
+        self.version += 1
+        for waker in self._wakers:
+            waker.set()
+
+    # ---- what the devices bring ---------------------------------------------------------------------------------------
+
+    async def card(self, card: CardSeen | CardUnreadable) -> DoorVerdict:
+        """A card at the door: admitted, or refused with a code. The verdict is on disk before anybody sees it."""
+        async with self._turn:
+            session = self._session_at_the_door()
+            if isinstance(card, CardUnreadable):
+                code = Code.DEMO if card.reason == "demo" else Code.CARD_UNREADABLE
+                verdict = DoorVerdict(card.at, code, session.id if session else None, reason=card.reason)
+                if session:
+                    await self._append(e.AdmissionRefused(at=card.at, session=session.id, code=code))
+            else:
+                verdict = await self._judge(card, session)
+            self.last_verdict = verdict
+            self._touch()
+            return verdict
+
+    def _session_at_the_door(self) -> Session | None:
+        session = self.state.sessions.get(self.state.live or "")
+        return session if session and session.state in (State.CHECKIN, State.RUNNING, State.CLOSING) else None
+
+    async def _judge(self, card: CardSeen, session: Session | None) -> DoorVerdict:
+        who = card.identity
+        shown = {"name": mask_name(who.name), "number": mask_number(who.number)}
+        if session is None:
+            return DoorVerdict(card.at, Code.NOT_OPEN, None, **shown)
+        today = self.local_date(card.at.utc_us)
+        others = {sid: roster for sid, roster in self.rosters.items() if sid != session.id and self._is_today(sid, today)}
+        found = match(who, self.rosters[session.id], session.admitted, others, today)
+        code, subject = found.code, self.subject(who.number)
+        if code is Code.OK and (too_late := self._too_late(session, card.at)):
+            code = too_late
+        candidate = found.candidate
+        before = session.admitted.get(candidate.candidate_id) if candidate else None
+        if code is Code.OK and candidate is not None:
+            await self._append(e.CandidateAdmitted(at=card.at, session=session.id, candidate_id=candidate.candidate_id,
+                                                   subject=subject, method="id_card", seat=candidate.seat))
+        else:
+            await self._append(e.AdmissionRefused(at=card.at, session=session.id, code=code, subject=subject,
+                                                  candidate_id=candidate.candidate_id if candidate else None),
+                               SeenCard(who.number, who.name))
+        return DoorVerdict(card.at, code, session.id, seat=before.seat if before else candidate.seat if candidate else None,
+                           elsewhere=found.other_session, first_at_utc_us=before.at.utc_us if before else None, **shown)
+
+    def _too_late(self, session: Session, at: Stamp) -> Code | None:
+        if session.state is State.CLOSING:
+            return Code.NOT_OPEN
+        if session.started and at.us_since(session.started.at) > session.plan.late_cutoff_min * 60 * US:
+            return Code.LATE
+        return None
+
+    async def segment(self, sidecar: Sidecar, path: str, sidecar_sha256: str) -> None:
+        """A segment is whole on disk. Always a row; and a fact of each session whose interval it overlaps. Safe to repeat."""
+        start, end = sidecar.start, sidecar.end
+        facts: dict[str, Any] = {name: getattr(sidecar, name) for name in (
+            "stream", "seq", "run", "dur_us", "frame_us", "bytes", "sha256", "codec", "end_reason", "recovered", "clock_state",
+            "audio_peak_cdb", "silent_ms")}
+        facts |= {"start_utc_us": start.utc_us, "end_utc_us": end.utc_us, "start_boot_us": start.boot_us, "end_boot_us": end.boot_us,
+                  "boot_id": start.boot_id, "path": path, "sidecar_sha256": sidecar_sha256}
+        await self.catalog.add_segment(Segment(**facts))
+        async with self._turn:
+            for session in list(self.state.sessions.values()):
+                if (session.covers(start, end) and session.opened and sidecar.stream in session.opened.streams
+                        and not self.catalog.in_session(session.id, sidecar.stream, sidecar.seq)):
+                    await self._append(e.SegmentStored(at=self.clock.now(), session=session.id, **facts))
+
+    # ---- the verbs ----------------------------------------------------------------------------------------------------
+
+    async def plan(self, planned: e.SessionPlanned, body: str) -> None:
+        """A plan came (again). From the opened doors on a changed plan changes nothing (it is logged)."""
+        async with self._turn:
+            session = self.state.sessions.get(planned.session or "")
+            if session and session.plan.plan_sha256 == planned.plan_sha256:
+                return
+            if session and session.state not in (State.PLANNED, State.PREFLIGHT):
+                log.warning("plan-change-ignored session=%s state=%s", session.id, session.state)
+                return
+            await self._append(planned, PlanText(planned.plan_id, planned.scheduled_start_us, body))
+
+    async def accept_roster(self, accepted: e.RosterAccepted, roster: Roster) -> None:
+        """A roster whose signature was verified. From the opened doors on the list stands as it is."""
+        async with self._turn:
+            session = self._known(accepted.session)
+            if session.state not in (State.PLANNED, State.PREFLIGHT):
+                return
+            if session.roster and session.roster.roster_sha256 == accepted.roster_sha256:
+                return
+            await self._append(accepted, People([(c, self.subject(c.number)) for c in roster.candidates]))
+            self.rosters[session.id] = roster
+
+    async def begin_preflight(self, session_id: str, by: str) -> None:
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            if session.state is State.PREFLIGHT:
+                return
+            await self._do(e.PreflightBegun(at=self.clock.now(), session=session_id, by=by))
+
+    async def sign_in(self, session_id: str, staff_id: str, pin: str) -> None:
+        """A member of the session's staff is here, said with the PIN. The role is the plan's."""
+        await self._must_know_pin(staff_id, pin)
+        async with self._turn:
+            session = self._known(session_id)
+            role = session.plan.staff.get(staff_id)
+            if role is None:
+                raise Refusal("not-planned-for-this-session", staff=self.staff.name(staff_id))
+            if staff_id not in session.present:
+                await self._do(e.StaffPresent(at=self.clock.now(), session=session_id, staff_id=staff_id, role=role))
+
+    async def check_exits(self, session_id: str, by: str) -> None:
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, by)
+            await self._do(e.ExitsChecked(at=self.clock.now(), session=session_id, by=by))
+
+    async def waive(self, session_id: str, item: str, reason: str, by: str, second: str, second_pin: str) -> None:
+        """Chief and a second person take an item upon themselves, with a reason."""
+        await self._must_know_pin(second, second_pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            self._must_be_staff(session, second)
+            found = next((i for i in self.preflight(session_id).items if i.key == item), None)
+            if found is None or not found.waivable:
+                raise Refusal("not-waivable", item=item)
+            if second == by or not reason.strip():
+                raise Refusal("second-person-and-reason")
+            await self._do(e.WaiverGranted(at=self.clock.now(), session=session_id, item=item, reason=reason.strip(), by=by, second=second))
+
+    async def open_checkin(self, session_id: str, by: str) -> None:
+        """Open the doors: nothing red, chief and proctors present. The session's interval begins here."""
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            if session.state is State.CHECKIN:
+                return
+            if session.state is not State.PREFLIGHT:
+                raise Refusal("not-now", state=session.state)
+            if self.state.live:
+                raise Refusal("another-session-is-live", session=self.state.live)
+            found = self.preflight(session_id)
+            if found.result is preflight.Result.NOT_READY:
+                raise Refusal("preflight-red", items=", ".join(found.red))
+            await self._do(e.CheckinOpened(
+                at=self.clock.now(), session=session_id, by=by, session_seq=self.state.opened_total + 1,
+                streams=dict(self.instruments.streams), readings={i.key: str(i.light) for i in found.items},
+                clock_state=self.instruments.clock().state))
+
+    async def start_exam(self, session_id: str, by: str, held_ms: int, reason: str = "") -> None:
+        """Start the exam's clock: held two seconds, somebody admitted, every expected stream just seen on the disk."""
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            if session.state is State.RUNNING:
+                return
+            if session.state is not State.CHECKIN:
+                raise Refusal("not-now", state=session.state)
+            if held_ms < HOLD_MS:
+                raise Refusal("hold-two-seconds")
+            if not session.admitted and session.plan.session_kind != "drill":     # a drill with a real reader has no cards
+                raise Refusal("nobody-admitted")
+            now = self.clock.now()
+            if abs(now.utc_us - session.plan.scheduled_start_us) > ON_TIME_US and not reason.strip():
+                raise Refusal("reason-needed", minutes=(now.utc_us - session.plan.scheduled_start_us) // (60 * US))
+            ages = self._fresh_ages(session)
+            await self._do(e.ExamStarted(at=now, session=session_id, by=by, age_ms=ages, reason=reason.strip() or None))
+
+    async def end_exam(self, session_id: str, by: str, pin: str, held_ms: int, outcome: str = "completed", reason: str = "") -> None:
+        """End the exam (not the recording). Aborting or cancelling needs a reason; from check-in on both go through closing."""
+        await self._must_know_pin(by, pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            if session.state is State.CLOSING:
+                return
+            if session.state not in (State.RUNNING, State.CHECKIN):
+                raise Refusal("not-now", state=session.state)
+            if held_ms < HOLD_MS:
+                raise Refusal("hold-two-seconds")
+            if session.state is State.CHECKIN:
+                outcome = "cancelled"
+            if outcome != "completed" and not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            await self._do(e.ExamEnded(at=self.clock.now(), session=session_id, by=by, outcome=outcome, reason=reason.strip() or None))
+
+    async def seal(self, session_id: str, by: str, pin: str, second: str, second_pin: str, *,
+                   room_empty: bool, absences_confirmed: bool) -> None:
+        """Chief and one proctor sign; the interval ends at this moment. The notary then closes the books."""
+        await self._must_know_pin(by, pin)
+        await self._must_know_pin(second, second_pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            if session.state in (State.SEALING, State.SEALED):
+                return
+            if session.state is not State.CLOSING:
+                raise Refusal("not-now", state=session.state)
+            if session.plan.staff.get(second) != "proctor" or second == by:
+                raise Refusal("a-proctor-must-sign")
+            if not room_empty:
+                raise Refusal("room-not-empty")
+            absent = tuple(c.candidate_id for c in self.rosters[session_id].candidates if c.candidate_id not in session.admitted)
+            if absent and not absences_confirmed:
+                raise Refusal("absences-unconfirmed", count=len(absent))
+            await self._do(e.SealOrdered(at=self.clock.now(), session=session_id, by=by, second=second, statement="seal.statement",
+                                         absent=absent))
+
+    async def cancel(self, session_id: str, by: str, pin: str, reason: str) -> None:
+        """Call a session off before the doors open. Afterwards use `end_exam`."""
+        await self._must_know_pin(by, pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            if not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            await self._do(e.SessionCancelled(at=self.clock.now(), session=session_id, by=by, reason=reason.strip()))
+
+    async def viewed(self, session_id: str, by: str, stream: str, reason: str = "") -> None:
+        """Somebody is about to play footage: on disk before the first byte leaves."""
+        async with self._turn:
+            await self._do(e.FootageViewed(at=self.clock.now(), session=session_id, by=by, stream=stream, reason=reason or None))
+
+    # ---- questions ----------------------------------------------------------------------------------------------------
+
+    def preflight(self, session_id: str) -> preflight.Preflight:
+        """The list as it stands at this moment."""
+        return preflight.judge(self._readings(self._known(session_id)), {w.item for w in self._known(session_id).waivers})
+
+    def stream_age_ms(self, stream: str) -> int | None:
+        """Milliseconds since the newest sample of a stream reached the disk; None if there is none of this boot."""
+        status, now = self.instruments.stream_status(stream), self.clock.now()
+        if status is None or status.boot_id != now.boot_id or not status.last_sample_boot_us:
+            return None
+        return max(0, (now.boot_us - status.last_sample_boot_us) // 1000)
+
+    def subject(self, number: str) -> str:
+        """The HMAC-SHA256 that stands for an ID number in facts and manifests."""
+        return hmac.new(self.rules.hmac_key, number.encode(), hashlib.sha256).hexdigest()
+
+    def local_date(self, utc_us: int) -> date:
+        return datetime.fromtimestamp(utc_us / US, LOCAL).date()
+
+    def _is_today(self, session_id: str, today: date) -> bool:
+        session = self.state.sessions.get(session_id)
+        return session is not None and session.state is not State.CANCELLED and self.local_date(session.plan.scheduled_start_us) == today
+
+    def _stored_roster(self, session: Session) -> Roster:
+        people = self.catalog.people(session.id)
+        version = session.roster.version if session.roster else 0
+        return Roster(session.id, session.plan.plan_id, version, tuple(
+            Candidate(p.candidate_id, p.name, "", p.number, p.admission_no, p.seat, p.person_category, p.trade, "", "") for p in people))
+
+    def _readings(self, session: Session) -> preflight.Readings:
+        now, disk, reader = self.clock.now(), self.instruments.disk(), self.instruments.reader()
+        statuses = {stream: self.instruments.stream_status(stream) for stream in self.instruments.streams}
+        kbps = sum((s.kbps if s and s.kbps else DEFAULT_KBPS) for s in statuses.values())
+        lost = self.state.platform_lost
+        return preflight.Readings(
+            roster_source=session.roster.source if session.roster else None,
+            roster_age_us=now.us_since(session.roster.at) if session.roster else 0, roster_refused=None,
+            plan_is_today=self._is_today(session.id, self.local_date(now.utc_us)),
+            reader=reader.state, reader_fault=reader.last_fault or "",
+            streams=tuple(preflight.StreamReading(stream, kind, s.state if s else "unknown", s.reason if s else "",
+                                                  self.stream_age_ms(stream), s.audio_peak_cdb if s else None)
+                          for (stream, kind), s in zip(self.instruments.streams.items(), statuses.values(), strict=True)),
+            free_bytes=disk.free_bytes, needed_bytes=kbps * 125 * 60 * (session.plan.duration_min + 90),
+            write_ok=disk.write_ok, storage_fault=disk.fault, clock_state=self.instruments.clock().state,
+            require_sync=self.rules.require_sync, platform_reason=lost.reason if lost else None,
+            chief_present="chief" in session.present.values(), proctors_present=session.proctors_present,
+            min_proctors=session.plan.min_proctors, exits_checked=session.exits is not None)
+
+    # ---- guards -------------------------------------------------------------------------------------------------------
+
+    async def _do(self, event: e.Event, *beside: Beside) -> None:
+        """Append for a person: what the table forbids is a refusal in words."""
+        try:
+            await self._append(event, *beside)
+        except IllegalStep as step:
+            raise Refusal(step.word, state=self.state.sessions[event.session or ""].state) from step
+
+    def _known(self, session_id: str | None) -> Session:
+        session = self.state.sessions.get(session_id or "")
+        if session is None:
+            raise Refusal("unknown-session")
+        return session
+
+    def _must_be_chief(self, session: Session, staff_id: str) -> None:
+        if session.plan.staff.get(staff_id) != "chief":
+            raise Refusal("chief-only")
+
+    def _must_be_staff(self, session: Session, staff_id: str) -> None:
+        if session.plan.staff.get(staff_id) not in ("chief", "proctor"):
+            raise Refusal("not-planned-for-this-session", staff=self.staff.name(staff_id))
+
+    async def _must_know_pin(self, staff_id: str, pin: str) -> None:
+        """Argon2 takes its time, so it runs beside the loop. TooSoon after many wrong tries."""
+        if not await asyncio.to_thread(self.staff.check_pin, staff_id, pin):
+            raise Refusal("wrong-pin", staff=self.staff.name(staff_id))
+
+    def _fresh_ages(self, session: Session) -> dict[str, int]:
+        """Each expected stream's age; Refusal if one that was not waived has nothing on the disk in the last two seconds."""
+        waived = {w.item for w in session.waivers}
+        ages = {stream: self.stream_age_ms(stream) for stream in (session.opened.streams if session.opened else {})}
+        stale = [s for s, age in ages.items() if (age is None or age > preflight.FRESH_MS) and f"stream:{s}" not in waived]
+        if stale:
+            raise Refusal("not-recording", streams=", ".join(stale))
+        return {stream: -1 if age is None else age for stream, age in ages.items()}
