@@ -1,0 +1,327 @@
+"""An exported session: what lies where in the folder, how it is written, and whether it proves what it says.
+
+    manifest-<revision>.dsse.json     every revision, signed by the device      receipt-<revision>.dsse.json   the platform's answer, if any
+    session-open.dsse.json            signed by the device                      receipt-open.dsse.json         the platform's answer, if any
+    segments/<stream>/<n>-<sha>.mp4   and the sidecar beside it (.json)         journal.jsonl                  the session's facts, chained
+    root.pem  VERIFY.md  SHA256SUMS   for whoever checks with openssl, jq and sha256sum
+
+`verify` needs nothing but the folder and, better, a root certificate that came another way. It never raises for what the folder holds: a
+folder is good, good with declared gaps, or it fails with the first thing that is wrong. Called by `edge export`, `edge verify` and the
+auditor's page.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from edge import durable
+from edge.clock import parse_utc
+from edge.evidence import checks, envelope
+from edge.evidence.chain import parse, to_line
+from edge.evidence.envelope import EnvelopeError, Opened
+from edge.evidence.keys import Role, fingerprint, read_certificates
+from edge.evidence.manifest import ABSENT
+from edge.sessions.events import Recorded, SegmentStored
+
+Verdict = Literal["PASS", "PASS WITH DECLARED GAPS", "FAIL"]
+
+OPEN_NAME, OPEN_RECEIPT_NAME = "session-open.dsse.json", "receipt-open.dsse.json"
+ROOT_NAME, JOURNAL_NAME, SUMS_NAME, GUIDE_NAME = "root.pem", "journal.jsonl", "SHA256SUMS", "VERIFY.md"
+GUIDE = Path(__file__).with_name(GUIDE_NAME)
+_MANIFEST_NAME = re.compile(r"manifest-([1-9][0-9]{0,5})\.dsse\.json")
+_SKEW_US = 300_000_000
+"""A device's clock this far ahead of the platform's is worth a line."""
+
+
+def manifest_name(revision: int) -> str:
+    return f"manifest-{revision}.dsse.json"
+
+
+def receipt_name(revision: int) -> str:
+    return f"receipt-{revision}.dsse.json"
+
+
+# ---- write ------------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What an export is made of: envelopes as they were stored or received (manifests and receipts by revision), and the session's rows."""
+
+    manifests: Mapping[int, bytes]
+    receipts: Mapping[int, bytes]
+    session_open: bytes
+    open_receipt: bytes | None
+    root_pem: bytes
+    rows: Sequence[Recorded]
+
+
+def write_bundle(folder: Path, contents: Contents, footage: Path, progress: Callable[[int, int], None] | None = None,
+                 *, linked: bool = False) -> list[str]:
+    """Write the session into `folder` (new or empty) and return the paths of segments whose files are not in `footage` any more.
+
+    `progress(done, total)` in bytes of media. FileExistsError if the folder holds anything; OSError as the disk gives it (a full stick):
+    what is there by then is incomplete, and `verify` says so. Nothing in `footage` is changed. `linked`: media as hard links, no second
+    copy (for a look on the same disk; whoever writes into them writes into the footage).
+    """
+    durable.make_folder(folder, 0o755)
+    if any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; nothing was written. Name a new folder.")
+    newest: dict[str, Any] = parse(base64.b64decode(parse(contents.manifests[max(contents.manifests)])["payload"]))
+    paths = {row.seq: row.event.path for row in contents.rows if isinstance(row.event, SegmentStored)}
+    files = {
+        **{manifest_name(revision): data for revision, data in contents.manifests.items()},
+        **{receipt_name(revision): data for revision, data in contents.receipts.items()},
+        OPEN_NAME: contents.session_open, ROOT_NAME: contents.root_pem, GUIDE_NAME: GUIDE.read_bytes(),
+        JOURNAL_NAME: b"".join(to_line(row) + b"\n" for row in contents.rows),
+        SUMS_NAME: checks.sums(newest),
+        **({OPEN_RECEIPT_NAME: contents.open_receipt} if contents.open_receipt is not None else {}),
+    }
+    for name, data in files.items():
+        _put(folder / name, io.BytesIO(data))
+    missing, done, total = [], 0, sum(entry["bytes"] for entry in newest["segments"])
+    for entry in newest["segments"]:
+        source = footage / paths[entry["journal_seq"]]
+        durable.make_folder((folder / entry["path"]).parent, 0o755)
+        for suffix in (".mp4", ".json"):
+            target = (folder / entry["path"]).with_suffix(suffix)
+            try:
+                if linked:
+                    target.hardlink_to(source.with_suffix(suffix))
+                    continue
+                with source.with_suffix(suffix).open("rb") as read:
+                    _put(target, read)
+            except FileNotFoundError:
+                missing.append(target.relative_to(folder).as_posix())
+        done += entry["bytes"]
+        if progress:
+            progress(done, total)
+    return missing
+
+
+def _put(path: Path, source: BinaryIO) -> None:
+    # plain creates, because sticks have no hard links; buffered, because a raw file may take less than it is given
+    with durable.create(path, 0o644) as raw, io.BufferedWriter(raw, durable.CHUNK_BYTES) as file:
+        shutil.copyfileobj(source, file, durable.CHUNK_BYTES)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+# ---- verify -----------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The verdict and its grounds. `first`: the first thing that is wrong, empty if nothing is. `lines`: all that was found, in order.
+
+    `had_receipts`: the newest manifest is answered by the platform. Without that the most that can be said is "complete at most up to the
+    last manifest shown". `root_sha256`: fingerprint of the root that was trusted, to be compared with the one the authority has published.
+    """
+
+    verdict: Verdict
+    first: str
+    lines: tuple[str, ...]
+    had_receipts: bool = False
+    root_sha256: str = ""
+    session: str = ""
+    revision: int = 0
+    manifest_sha256: str = ""
+    segments: int = 0
+    gaps: int = 0
+
+
+@dataclass(slots=True)
+class _Findings:
+    folder: Path
+    root: bytes
+    lines: list[str] = field(default_factory=list)
+    first: str = ""
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+    def wrong(self, text: str) -> None:
+        self.first = self.first or text
+        self.lines.append(f"WRONG: {text}")
+
+    def read(self, name: str, payload_type: str, role: Role, moment: str, at_utc_us: int | None = None) -> Opened | None:
+        """The document of the envelope `name`, or None after saying why not. Judged at `at_utc_us`, else at the document's own `moment`."""
+        path = self.folder / name
+        try:
+            if path.is_symlink() or not path.is_file():
+                raise EnvelopeError("missing", "the file is missing")
+            data = path.read_bytes()
+            opened = envelope.read_envelope(data, self.root, payload_type, role, None)
+            at = parse_utc(str(opened.payload.get(moment))) if at_utc_us is None else at_utc_us
+            return envelope.read_envelope(data, self.root, payload_type, role, at)
+        except (ValueError, OverflowError, OSError) as error:
+            self.wrong(f"{name}: {error}")
+            return None
+
+
+def verify(folder: Path, root_pem: bytes | None = None, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Check an exported session in full. `root_pem`: the root to trust; without it the folder's own, whose fingerprint must then be
+    compared with the published one. `progress(done, total)` in bytes of media read. Never raises for what is in the folder."""
+    found = _Findings(folder, root_pem or b"")
+    fingerprint_of_root = _root(found, root_pem)
+    revisions = sorted(int(m[1]) for m in map(_MANIFEST_NAME.fullmatch, _names(folder)) if m)
+    if not revisions:
+        found.wrong(f"{folder} holds no manifest: it is not an exported session, or its manifest was taken away")
+    if not fingerprint_of_root or not revisions:
+        return Report("FAIL", found.first, tuple(found.lines), root_sha256=fingerprint_of_root)
+    if revisions != list(range(1, revisions[-1] + 1)):
+        found.wrong(f"revisions are missing: there are manifests {', '.join(map(str, revisions))}")
+    manifests, answered = _manifests(found, revisions)
+    if not manifests or revisions[-1] not in manifests:
+        return Report("FAIL", found.first, tuple(found.lines), root_sha256=fingerprint_of_root)
+    newest = manifests[revisions[-1]]
+    document = newest.payload
+    opening = _open(found, list(manifests.values()))
+    for problem in checks.revisions([each.payload for each in manifests.values()], [each.digest for each in manifests.values()]):
+        found.wrong(problem)
+    for problem in checks.entries(document):
+        found.wrong(problem)
+    for problem in checks.files(folder, document, progress):
+        found.wrong(problem)
+    for problem in checks.timeline(document):
+        found.wrong(problem)
+    for problem in checks.journal(folder / JOURNAL_NAME, {rev: each.payload for rev, each in manifests.items()}, opening):
+        found.wrong(problem)
+    _strays(found, document)
+    for gap in document["gaps"]:
+        found.note(f"declared gap: {gap['stream']} {gap['from_utc']} – {gap['to_utc']} ({checks.seconds(gap['dur_us'])}), {gap['reason']}")
+    _claim(found, answered, revisions[-1])
+    gaps = len(document["gaps"])
+    verdict: Verdict = "FAIL" if found.first else "PASS WITH DECLARED GAPS" if gaps else "PASS"
+    return Report(verdict, found.first, tuple(found.lines), answered, fingerprint_of_root, document["session"]["id"], revisions[-1],
+                  newest.digest, len(document["segments"]), gaps)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(each.name for each in folder.iterdir())
+    except OSError:
+        return []
+
+
+def _root(found: _Findings, root_pem: bytes | None) -> str:
+    try:
+        if root_pem is None:
+            found.root = (found.folder / ROOT_NAME).read_bytes()
+        sha256 = fingerprint(read_certificates(found.root)[0])
+    except (OSError, ValueError) as error:
+        found.wrong(f"there is no root certificate that could be trusted: {error}")
+        return ""
+    if root_pem is None:
+        found.note(f"trusted: the root.pem of this very folder. Compare its SHA-256 with the one the authority has published: {sha256}")
+    else:
+        found.note(f"trusted: the root certificate that was given, SHA-256 {sha256}")
+    return sha256
+
+
+def _manifests(found: _Findings, revisions: list[int]) -> tuple[dict[int, Opened], bool]:
+    """Every revision that holds, and whether the platform has answered the newest one."""
+    manifests: dict[int, Opened] = {}
+    answered = False
+    for revision in revisions:
+        receipt, answered = None, False
+        if receipt_name(revision) in _names(found.folder):
+            receipt = found.read(receipt_name(revision), envelope.RECEIPT, "platform", "received_utc")
+        at = parse_utc(receipt.payload["received_utc"]) if receipt else None
+        opened = found.read(manifest_name(revision), envelope.SESSION_MANIFEST, "device", "made_utc", at)
+        if opened is None:
+            continue
+        misshapen = checks.shape(opened.payload)
+        document = opened.payload
+        if misshapen or document["revision"] != revision:
+            found.wrong(f"{manifest_name(revision)}: {misshapen or 'it holds another revision'}")
+            continue
+        if (document["device"]["id"], document["device"]["cert_sha256"]) != (opened.name, opened.cert_sha256):
+            found.wrong(f"{manifest_name(revision)}: signed by another device than it names")
+        found.note(f"manifest revision {revision}: signed by device {opened.name}, id {opened.digest}")
+        manifests[revision] = opened
+        newest = revision == revisions[-1]
+        answered = receipt is not None and _answer(found, receipt_name(revision), receipt, opened, "session-manifest", newest)
+    return manifests, answered
+
+
+def _answer(found: _Findings, name: str, receipt: Opened, answers: Opened, kind: str, newest: bool) -> bool:
+    """Whether the receipt answers that document; a rejection of the newest revision is wrong, of an older one a note."""
+    says = receipt.payload
+    document = answers.payload
+    expected = {"kind": kind, "digest": answers.digest, "device": answers.name, "session_id": document["session"]["id"],
+                "room_code": document["room"]}
+    if kind == "session-manifest":
+        expected["revision"] = document["revision"]
+    for key, value in expected.items():
+        if says.get(key) != value:
+            found.wrong(f"{name}: the receipt is for another {'document' if key == 'digest' else key}: {says.get(key)!r}, not {value!r}")
+            return False
+    if says.get("verdict") != "accepted":
+        (found.wrong if newest else found.note)(f"{name}: the platform did not accept it: {says.get('reasons')!r}")
+        return False
+    found.note(f"{name}: accepted by {receipt.name} at {says['received_utc']}, its number {says.get('platform_seq')}")
+    made = document.get("made_utc", document.get("opened_utc", ""))
+    if parse_utc(made) > parse_utc(says["received_utc"]) + _SKEW_US:
+        found.note(f"the device's clock was ahead of the platform's: made {made}, received {says['received_utc']}")
+    return True
+
+
+def _open(found: _Findings, manifests: list[Opened]) -> dict[str, Any] | None:
+    """The session-open, if it and its receipt are those that the manifests name."""
+    receipt = None
+    if OPEN_RECEIPT_NAME in _names(found.folder):
+        receipt = found.read(OPEN_RECEIPT_NAME, envelope.RECEIPT, "platform", "received_utc")
+    at = parse_utc(receipt.payload["received_utc"]) if receipt else None
+    opened = found.read(OPEN_NAME, envelope.SESSION_OPEN, "device", "opened_utc", at)
+    problem = None if opened is None else next(checks.same_session(opened.payload, manifests[0].payload), None)
+    if problem is not None:
+        found.wrong(f"{OPEN_NAME}: {problem}")
+    if opened is None or problem is not None:
+        return None
+    for each in manifests:
+        named = each.payload["open"]
+        if named["open_sha256"] != opened.digest:
+            found.wrong(f"{OPEN_NAME}: revision {each.payload['revision']} names another session-open")
+        if named["open_receipt_sha256"] == ABSENT:
+            continue
+        if receipt is None:
+            found.wrong(f"{OPEN_RECEIPT_NAME} is missing or does not hold, though revision {each.payload['revision']} names it")
+        elif receipt.digest != named["open_receipt_sha256"]:
+            found.wrong(f"{OPEN_RECEIPT_NAME}: revision {each.payload['revision']} names another receipt")
+    if receipt is not None:
+        _answer(found, OPEN_RECEIPT_NAME, receipt, opened, "session-open", True)
+    else:
+        found.note("the session's opening was never answered by the platform (absent-offline)")
+    return opened.payload
+
+
+def _strays(found: _Findings, document: dict[str, Any]) -> None:
+    """Files that no manifest names: footage among them is wrong, anything else is a note."""
+    known = {entry["path"] for entry in document["segments"]} | {checks.sidecar_path(entry) for entry in document["segments"]}
+    for path in sorted((found.folder / "segments").rglob("*")):
+        name = path.relative_to(found.folder).as_posix()
+        if (path.is_dir() and not path.is_symlink()) or name in known:
+            continue
+        if path.suffix in (".mp4", ".json"):
+            found.wrong(f"{name}: no manifest names this file, nothing proves it")
+        else:
+            found.note(f"{name}: not part of the session")
+    try:
+        if (found.folder / SUMS_NAME).read_bytes() != checks.sums(document):
+            found.wrong(f"{SUMS_NAME} says other than the signed manifest")
+    except OSError as error:
+        found.note(f"{SUMS_NAME} cannot be read ({error.strerror}); it proves nothing by itself")
+
+
+def _claim(found: _Findings, answered: bool, revision: int) -> None:
+    if answered:
+        found.note(f"checked with platform receipts: revision {revision} is what the platform holds")
+    else:
+        found.note("checked with device data only: complete at most up to the last manifest shown. Ask the platform for its receipts.")
