@@ -1,0 +1,175 @@
+"""Reads fragmented MP4 as our muxer writes it: the header's tracks and each fragment's times. Standard library only.
+
+One reading for the segment being written and for the one a crash left, so both get the same index. Layout: ISO/IEC 14496-12
+(tkhd 8.3.2, mdhd 8.4.2, hdlr 8.4.3, stsd 8.5.2, trex 8.8.3, tfhd 8.8.7, trun 8.8.8, tfdt 8.8.12).
+Bad bytes raise BoxError. Called by segments and recovery.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from edge.clock import US
+
+NOT_SYNC = 0x10000
+"""sample_is_non_sync_sample, ISO/IEC 14496-12 section 8.8.3.1."""
+SAMPLE_ENTRIES = {b"avc1": "h264", b"avc3": "h264", b"hvc1": "h265", b"hev1": "h265", b"mp4a": "aac"}
+
+
+class BoxError(ValueError):
+    """Not the MP4 that we write."""
+
+
+@dataclass(slots=True)
+class TrackHeader:
+    """A track as the header describes it; `duration` and `flags` are its samples' defaults."""
+
+    number: int
+    kind: str
+    scale: int
+    codec: str
+    facts: dict[str, str | int] = field(default_factory=dict)
+    duration: int = 0
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentTimes:
+    """What a moof says of the leading track: media time, samples in it, whether the first is a key frame."""
+
+    start_us: int
+    dur_us: int
+    samples: int
+    key: bool
+
+
+def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, first byte of content, end) of each box between start and end. BoxError if one does not fit."""
+    while start < end:
+        if start + 8 > end:
+            raise BoxError("a box without room for its size")
+        size, kind = struct.unpack_from(">I4s", data, start)
+        if size < 8 or start + size > end:
+            raise BoxError("a box that does not fit")
+        yield kind, start + 8, start + size
+        start += size
+
+
+def find(data: bytes, start: int, end: int, *path: bytes) -> Iterator[tuple[int, int]]:
+    """Content bounds of every box at `path` below the given bounds."""
+    for kind, inside, stop in boxes(data, start, end):
+        if kind == path[0]:
+            if len(path) == 1:
+                yield inside, stop
+            else:
+                yield from find(data, inside, stop, *path[1:])
+
+
+def read_header(header: bytes) -> dict[int, TrackHeader]:
+    """Track number -> track, from ftyp and moov. BoxError if they are not ours."""
+    try:
+        tracks = {}
+        for inside, stop in find(header, 0, len(header), b"moov", b"trak"):
+            track = _read_track(header, inside, stop)
+            tracks[track.number] = track
+        for trex, _ in find(header, 0, len(header), b"moov", b"mvex", b"trex"):
+            number, _, duration, _, flags = struct.unpack_from(">5I", header, trex + 4)
+            tracks[number].duration, tracks[number].flags = duration, flags
+    except (struct.error, IndexError, KeyError) as error:
+        raise BoxError("a header that cannot be read") from error
+    if not tracks:
+        raise BoxError("a header without tracks")
+    return tracks
+
+
+def leading(tracks: dict[int, TrackHeader]) -> TrackHeader:
+    """The track whose key frames begin segments: the picture, or else the sound."""
+    return next((t for t in tracks.values() if t.kind == "video"), next(iter(tracks.values())))
+
+
+def codec_of(tracks: dict[int, TrackHeader]) -> str:
+    """`h264+aac`, `aac`, …: the picture's codec first."""
+    return "+".join(t.codec for t in sorted(tracks.values(), key=lambda t: t.kind != "video"))
+
+
+def _one(data: bytes, inside: int, stop: int, *path: bytes) -> int:
+    at = next(find(data, inside, stop, *path), None)
+    if at is None:
+        raise BoxError(f"no {path[-1].decode('latin-1')}")
+    return at[0]
+
+
+def _read_track(data: bytes, inside: int, stop: int) -> TrackHeader:
+    tkhd, mdhd = _one(data, inside, stop, b"tkhd"), _one(data, inside, stop, b"mdia", b"mdhd")
+    hdlr = _one(data, inside, stop, b"mdia", b"hdlr")
+    entry = _one(data, inside, stop, b"mdia", b"minf", b"stbl", b"stsd") + 8       # version, flags, entry count
+    number, = struct.unpack_from(">I", data, tkhd + (20 if data[tkhd] else 12))
+    scale, = struct.unpack_from(">I", data, mdhd + (20 if data[mdhd] else 12))
+    kind = {b"vide": "video", b"soun": "audio"}.get(data[hdlr + 8:hdlr + 12])
+    codec = SAMPLE_ENTRIES.get(data[entry + 4:entry + 8])
+    if kind is None or codec is None or not scale:
+        raise BoxError("a track of an unknown kind")
+    facts: dict[str, str | int] = {"codec": codec}
+    if kind == "video":
+        facts["width"], facts["height"] = struct.unpack_from(">HH", data, entry + 32)
+    else:
+        facts["channels"], = struct.unpack_from(">H", data, entry + 24)
+        facts["rate_hz"] = struct.unpack_from(">I", data, entry + 32)[0] >> 16
+    return TrackHeader(number, kind, scale, codec, facts)
+
+
+def read_fragment(moof: bytes, tracks: dict[int, TrackHeader]) -> FragmentTimes | None:
+    """The leading track's part of a whole moof box; None if the fragment has none (sound alone, at a file's end)."""
+    lead = leading(tracks)
+    try:
+        for inside, stop in find(moof, 0, len(moof), b"moof", b"traf"):
+            tfhd = _one(moof, inside, stop, b"tfhd")
+            if struct.unpack_from(">I", moof, tfhd + 4)[0] == lead.number:
+                return _read_traf(moof, inside, stop, lead)
+    except (struct.error, IndexError) as error:
+        raise BoxError("a fragment that cannot be read") from error
+    return None
+
+
+def _read_traf(data: bytes, inside: int, stop: int, track: TrackHeader) -> FragmentTimes:
+    tfhd, tfdt = _one(data, inside, stop, b"tfhd"), _one(data, inside, stop, b"tfdt")
+    bits, at = struct.unpack_from(">I", data, tfhd)[0], tfhd + 8
+    duration, flags = track.duration, track.flags
+    for bit, width in ((0x1, 8), (0x2, 4), (0x8, 4), (0x10, 4), (0x20, 4)):
+        if bits & bit:
+            if bit == 0x8:
+                duration, = struct.unpack_from(">I", data, at)
+            elif bit == 0x20:
+                flags, = struct.unpack_from(">I", data, at)
+            at += width
+    start, = struct.unpack_from(">Q" if data[tfdt] else ">I", data, tfdt + 4)
+    ticks = samples = 0
+    first_flags: int | None = None
+    for trun, end in find(data, inside, stop, b"trun"):
+        run_ticks, count, run_flags = _read_trun(data, trun, end, duration)
+        ticks, samples = ticks + run_ticks, samples + count
+        first_flags = run_flags if first_flags is None else first_flags
+    key = not (flags if first_flags is None else first_flags) & NOT_SYNC
+    start_us, end_us = (int(Fraction(t * US, track.scale)) for t in (start, start + ticks))
+    return FragmentTimes(start_us, end_us - start_us, samples, key)
+
+
+def _read_trun(data: bytes, trun: int, end: int, duration: int) -> tuple[int, int, int | None]:
+    """(ticks in it, samples in it, flags of its first sample if it says)."""
+    bits, count = struct.unpack_from(">II", data, trun)
+    at = trun + 8 + (4 if bits & 0x1 else 0)
+    first_flags: int | None = None
+    if bits & 0x4:
+        first_flags, = struct.unpack_from(">I", data, at)
+        at += 4
+    width = 4 * sum(bool(bits & bit) for bit in (0x100, 0x200, 0x400, 0x800))
+    if at + count * width > end:
+        raise BoxError("more samples than there is room for")
+    if bits & 0x400 and count and first_flags is None:
+        first_flags, = struct.unpack_from(">I", data, at + 4 * bool(bits & 0x100) + 4 * bool(bits & 0x200))
+    if not bits & 0x100:
+        return duration * count, count, first_flags
+    return sum(struct.unpack_from(">I", data, at + i * width)[0] for i in range(count)), count, first_flags

@@ -1,0 +1,184 @@
+"""What a crash left of a stream's folder: cut to its last whole fragment, hashed, given its sidecar. Nothing is deleted.
+
+Runs under the stream's lock, before its worker writes. A tail that reads as zeros was never written (a power cut lengthens a
+file before its bytes are there) and counts as missing. A file without one whole fragment goes to `<stream>/set-aside/`.
+Called by worker; the same code after a kill and after a power cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge import durable
+from edge.capture import boxes
+from edge.capture.segments import SET_ASIDE, Index, note_path, parse_stem, publish
+from edge.capture.sidecar import UNKNOWN_BOOT, Opening, Sidecar
+from edge.clock import Stamp, boot_id
+
+ZERO_TAIL = 16
+"""A fragment of coded picture or sound never ends in so many zero bytes; a shorter run of them may be its own."""
+CHUNK = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A stream's folder as found: segments without sidecar, in order; remains of a sealed or never written one; the next number."""
+
+    unsealed: tuple[Path, ...]
+    remains: tuple[Path, ...]
+    next_seq: int
+
+
+def survey(folder: Path) -> Survey:
+    """Walk every day folder and `set-aside` of a stream. LIMIT: about a second per million names."""
+    highest, unsealed, remains = -1, [], []
+    for day in [*day_folders(folder), folder / SET_ASIDE]:
+        with suppress(FileNotFoundError):
+            names = {entry.name for entry in os.scandir(day)}
+            for name in names:
+                if name.startswith(".") and name.endswith(".part"):
+                    remains.append(day / name)
+                found = parse_stem(name.split(".")[0])
+                if found is None:
+                    continue
+                highest = max(highest, found[0])
+                if day.name == SET_ASIDE:
+                    continue
+                segment = name.split(".")[0]
+                if name.endswith(".open.json") and (f"{segment}.mp4" not in names or f"{segment}.json" in names):
+                    remains.append(day / name)
+                if name.endswith(".mp4") and f"{segment}.json" not in names:
+                    unsealed.append(day / name)
+    return Survey(tuple(sorted(unsealed, key=lambda path: path.name)), tuple(sorted(remains)), highest + 1)
+
+
+def day_folders(folder: Path) -> Iterator[Path]:
+    """`<stream>/<YYYY>/<MM>/<DD>`, in order."""
+    yield from sorted(path for path in folder.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]") if path.is_dir())
+
+
+def recover(folder: Path) -> int:
+    """Seal what a crash left below a stream's folder; the number for the next new segment. OSError: the disk's."""
+    found = survey(folder)
+    for path in found.unsealed:
+        recover_segment(folder, path)
+    for path in found.remains:              # notes that the sidecar has replaced, half-written sidecars: no footage
+        durable.remove(path)
+    return found.next_seq
+
+
+def recover_segment(folder: Path, path: Path) -> None:
+    """Give one segment its sidecar, or set it aside if nothing in it can be read."""
+    try:
+        found = read_whole(path)
+    except boxes.BoxError as error:
+        set_aside(folder, path, str(error))
+        return
+    if path.stat().st_size != found.whole:
+        durable.truncate(path, found.whole)
+    else:
+        with path.open("r+b") as file:      # written but perhaps not synced when the worker died
+            os.fsync(file.fileno())
+    sidecar = _sidecar(folder.name, path, found)
+    publish(path, sidecar)
+    log.warning("segment recovered stream=%s seq=%d frames=%d reason=%s", sidecar.stream, sidecar.seq, sidecar.frames, sidecar.end_reason)
+
+
+def set_aside(folder: Path, path: Path, why: str) -> None:
+    """Move an unreadable segment and its note out of the way, durably."""
+    log.warning("segment set aside stream=%s name=%s reason=%s", folder.name, path.name, why)
+    durable.make_folder(folder / SET_ASIDE)
+    for each in (path, note_path(path)):
+        if each.exists():
+            durable.rename(each, folder / SET_ASIDE / each.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What can be read of a file: `whole` bytes with their index and tracks."""
+
+    whole: int
+    header_bytes: int
+    index: Index
+    tracks: dict[int, boxes.TrackHeader]
+
+
+def read_whole(path: Path) -> Whole:
+    """Read a segment up to its last whole fragment. BoxError if there is none. Only headers and moofs are read."""
+    index, header, whole, moof = Index(), b"", 0, b""
+    tracks: dict[int, boxes.TrackHeader] = {}
+    with path.open("rb") as file:
+        size = _written(file.fileno(), path.stat().st_size)
+        at = 0
+        while at + 8 <= size:
+            file.seek(at)
+            head = file.read(8)
+            length, kind = struct.unpack(">I4s", head)
+            if length < 8 or at + length > size:
+                break
+            if kind in (b"ftyp", b"moov", b"moof"):
+                body = head + file.read(length - 8)
+            try:
+                if kind == b"moof":
+                    moof = body
+                elif kind in (b"ftyp", b"moov"):
+                    header += body
+                    tracks = boxes.read_header(header) if kind == b"moov" else {}
+                elif kind == b"mdat" and moof and tracks:
+                    index.add(moof, tracks, whole, at + length)
+                    moof = b""
+            except boxes.BoxError:
+                if not index.fragments:
+                    raise
+                break
+            at += length
+            if not moof:
+                whole = at
+    if not index.fragments:
+        raise boxes.BoxError("no whole fragment")
+    return Whole(whole, len(header), index, tracks)
+
+
+def _written(handle: int, size: int) -> int:
+    """The size without a tail of zeros."""
+    end = size
+    while end > 0:
+        start = max(0, end - CHUNK)
+        kept = os.pread(handle, end - start, start).rstrip(b"\0")
+        end = start + len(kept)
+        if kept:
+            break
+    return end if size - end >= ZERO_TAIL else size
+
+
+def _sidecar(stream: str, path: Path, found: Whole) -> Sidecar:
+    index = found.index
+    first, dur_us = index.fragments[0].start_us, index.media_end_us - index.fragments[0].start_us
+    opening = _opening(stream, path, found)
+    start = opening.start
+    return Sidecar(
+        stream=opening.stream, seq=opening.seq, run=opening.run, start=start, end=start.plus(dur_us), dur_us=dur_us,
+        frame_us=index.step_us, frames=index.samples, dropped=0, bytes=found.whole, sha256=durable.sha256_file(path),
+        header_bytes=found.header_bytes, fragments=tuple(index.fragments), media_start_us=first,
+        codec=boxes.codec_of(found.tracks), tracks={t.kind: t.facts for t in found.tracks.values()}, clock_state=opening.clock_state,
+        end_reason="worker-crash" if start.boot_id == boot_id() else "power", recovered=True)
+
+
+def _opening(stream: str, path: Path, found: Whole) -> Opening:
+    """The note made when the segment was opened; without it what the file's name says."""
+    seq, utc_us = parse_stem(path.stem) or (0, 0)
+    with suppress(OSError, ValueError):
+        opening = Opening.from_json(note_path(path).read_bytes())
+        if (opening.stream, opening.seq) == (stream, seq):
+            return opening
+    return Opening(stream, seq, uuid.uuid4().hex, Stamp(utc_us, 0, UNKNOWN_BOOT), found.index.fragments[0].start_us,
+                   boxes.codec_of(found.tracks), "unknown")

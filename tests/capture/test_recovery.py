@@ -1,0 +1,144 @@
+"""Whatever a crash leaves: recovery keeps exactly the whole fragments, deletes nothing, and says so."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edge import durable
+from edge.capture.recovery import recover, survey
+from edge.capture.segments import SET_ASIDE, note_path
+from edge.capture.sidecar import Opening, Sidecar, from_json
+from edge.capture.streams import StreamSpec
+from edge.clock import Stamp, boot_id
+
+DAY = Path("2026/11/24")
+NAME = "0000000007-20261124T053143Z"
+START = Stamp(1_795_498_303_000_000, 900_000_000, boot_id())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Sidecar]:
+    """A segment as a worker wrote it, and its sidecar."""
+    import subprocess
+    import sys
+
+    from edge.capture.storage_id import init_storage
+    folder = tmp_path_factory.mktemp("whole")
+    init_storage(folder / "footage")
+    spec = StreamSpec("pattern", "pattern", width=160, height=90, segment_s=600)
+    worker = subprocess.Popen([sys.executable, "-m", "edge.capture.worker", "--spec", spec.to_json(), "--footage", str(folder / "footage"),
+                               "--run", str(folder / "run")], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(timeout=4)
+    worker.communicate(timeout=10)
+    path, = (folder / "footage" / "pattern").rglob("*.mp4")
+    return path.read_bytes(), from_json(path.with_suffix(".json").read_bytes())
+
+
+def lay(folder: Path, data: bytes, note: bool = True, boot: str = START.boot_id) -> Path:
+    """A stream's folder as a crash leaves it; the path of the segment."""
+    path = folder / "pattern" / DAY / f"{NAME}.mp4"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    if note:
+        start = Stamp(START.utc_us, START.boot_us, boot)
+        note_path(path).write_bytes(Opening("pattern", 7, "ab" * 16, start, 1_000_000, "h264+aac", "synced").to_json())
+    return path
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.floats(0, 1), zeros=st.one_of(st.just(0), st.integers(16, 5000)))
+def test_any_torn_tail(whole: tuple[bytes, Sidecar], cut: float, zeros: int) -> None:
+    data, original = whole
+    length = round(cut * len(data))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = lay(folder, data[:length] + bytes(zeros))
+        written = len(data[:length].rstrip(b"\0")) if zeros else length      # a zero at the border may belong to either side
+        expected = [f for f in original.fragments if f.offset + f.length <= written]
+        assert recover(folder / "pattern") == 8
+        if not expected:
+            assert (folder / "pattern" / SET_ASIDE / path.name).read_bytes() == data[:length] + bytes(zeros)
+            assert (folder / "pattern" / SET_ASIDE / note_path(path).name).exists()
+            assert survey(folder / "pattern").next_seq == 8
+            return
+        sidecar = from_json(path.with_suffix(".json").read_bytes())
+        assert list(sidecar.fragments) == expected
+        assert path.read_bytes() == data[:sidecar.bytes] and sidecar.bytes >= expected[-1].offset + expected[-1].length
+        assert sidecar.sha256 == durable.sha256_file(path)
+        assert sidecar.recovered and sidecar.end_reason == "worker-crash" and sidecar.run == "ab" * 16
+        assert sidecar.start == START and sidecar.end == START.plus(sidecar.dur_us)
+        assert sidecar.dur_us == sum(f.dur_us for f in expected)
+        assert (sidecar.codec, sidecar.tracks, sidecar.frame_us) == (original.codec, original.tracks, original.frame_us)
+        assert not note_path(path).exists()
+        assert recover(folder / "pattern") == 8
+        assert from_json(path.with_suffix(".json").read_bytes()) == sidecar
+
+
+def test_whole_file_recovers_to_the_same_index(whole: tuple[bytes, Sidecar], tmp_path: Path) -> None:
+    data, original = whole
+    path = lay(tmp_path, data)
+    assert recover(tmp_path / "pattern") == 8
+    sidecar = from_json(path.with_suffix(".json").read_bytes())
+    assert (sidecar.sha256, sidecar.fragments, sidecar.frames, sidecar.bytes, sidecar.header_bytes, sidecar.media_start_us) == (
+        original.sha256, original.fragments, original.frames, original.bytes, original.header_bytes, original.media_start_us)
+
+
+def test_without_its_note_the_name_gives_the_time(whole: tuple[bytes, Sidecar], tmp_path: Path) -> None:
+    path = lay(tmp_path, whole[0], note=False)
+    assert recover(tmp_path / "pattern") == 8
+    sidecar = from_json(path.with_suffix(".json").read_bytes())
+    assert (sidecar.seq, sidecar.start.utc_us, sidecar.start.boot_us, sidecar.start.boot_id) == (7, START.utc_us, 0, "unknown")
+    assert sidecar.clock_state == "unknown" and sidecar.end_reason == "power" and sidecar.recovered
+
+
+def test_after_a_power_cut_the_reason_is_power(whole: tuple[bytes, Sidecar], tmp_path: Path) -> None:
+    path = lay(tmp_path, whole[0], boot="0" * 36)
+    assert recover(tmp_path / "pattern") == 8
+    assert from_json(path.with_suffix(".json").read_bytes()).end_reason == "power"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.floats(0, 1), noise=st.binary(min_size=1, max_size=64))
+def test_damage_in_the_middle_never_raises_and_never_deletes(whole: tuple[bytes, Sidecar], at: float, noise: bytes) -> None:
+    data = bytearray(whole[0])
+    place = round(at * (len(data) - len(noise)))
+    data[place:place + len(noise)] = noise
+    with tempfile.TemporaryDirectory() as name:
+        path = lay(Path(name), bytes(data))
+        recover(Path(name) / "pattern")
+        if path.exists():
+            assert bytes(data).startswith(path.read_bytes())
+            from_json(path.with_suffix(".json").read_bytes())
+        else:
+            assert (Path(name) / "pattern" / SET_ASIDE / path.name).read_bytes() == bytes(data)
+
+
+def test_note_left_behind_by_a_crash_after_the_sidecar(whole: tuple[bytes, Sidecar], tmp_path: Path) -> None:
+    path = lay(tmp_path, whole[0])
+    recover(tmp_path / "pattern")
+    before = path.with_suffix(".json").read_bytes()
+    shutil.copy(path.with_suffix(".json"), note_path(path))
+    torn = path.with_name(f".{path.stem}.json.77.part")
+    torn.touch()
+    assert recover(tmp_path / "pattern") == 8
+    assert not note_path(path).exists() and not torn.exists() and path.with_suffix(".json").read_bytes() == before
+
+
+def test_numbers_go_on_over_everything_found(tmp_path: Path) -> None:
+    folder = tmp_path / "pattern"
+    assert survey(folder) == survey(tmp_path / "nothing") and survey(folder).next_seq == 0
+    for name, seq in ((DAY, 3), (Path("2025/01/02"), 41), (Path(SET_ASIDE), 12)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"{seq:010d}-20261124T053143Z.mp4").touch()
+    (folder / DAY / "9999999999-nonsense.mp4").touch()
+    assert survey(folder).next_seq == 42
+    unsealed: Any = survey(folder).unsealed
+    assert [path.name[:10] for path in unsealed] == ["0000000003", "0000000041"]
