@@ -8,7 +8,6 @@ work runs in a thread. Callers: `app` (command and page).
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -42,7 +41,7 @@ async def examine(room: Room, footage: Path, root_pem: bytes, session: str) -> b
 
     def look() -> bundle.Report:
         try:
-            bundle.write_bundle(folder, contents, footage, copy=os.link)
+            bundle.write_bundle(folder, contents, footage, linked=True)
             return bundle.verify(folder, root_pem)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ is checked against what has happened (`sessions.machine`), written to the journa
 Nothing here stops a recording; there is no such verb.
 
 A verb that may not be carried out raises `Refusal` with a word for the page; nothing was written then.
+(More than 400 lines: all that can happen in the room stands in one file, and is read from top to bottom.)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -25,9 +27,10 @@ from edge.capture.sidecar import Sidecar
 from edge.clock import US, Clock, Stamp
 from edge.idcheck.reader import CardSeen, CardUnreadable, ReaderStatus
 from edge.sessions import events as e
-from edge.sessions import machine, preflight
+from edge.sessions import machine
 from edge.sessions.identity import mask_name, mask_number
 from edge.sessions.machine import IllegalStep, RoomState, Session, State
+from edge.sessions.preflight import FRESH_MS, Preflight, Readings, Result, StreamReading, judge
 from edge.sessions.roster import Candidate, Code, Roster, match
 from edge.status import ClockReading, DiskReading
 from edge.storage.catalog import Catalog, Segment
@@ -106,12 +109,18 @@ class Room:
     # ---- the one rule of flow -----------------------------------------------------------------------------------------
 
     async def _append(self, event: e.Event, *beside: Beside) -> e.Recorded:
-        """Check, write, then it is so. The caller holds the turn."""
-        after = machine.step(self.state, event)         # IllegalStep: nothing is written
-        recorded = await self._journal.append(event, *beside)   # event, rows, outbox: one transaction
-        self.state = after                              # only what is on disk is so
-        self._touch()
-        return recorded
+        """Check, write, then it is so. The caller holds the turn, and keeps it until the write is done even if it is cancelled."""
+        after = machine.step(self.state, event)                 # IllegalStep: nothing is written
+        writing = asyncio.ensure_future(self._journal.append(event, *beside))   # event, rows, outbox: one transaction
+        try:
+            return await asyncio.shield(writing)
+        finally:
+            while not writing.done():                           # a page that went away must not part the state from the disk
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({writing})
+            if writing.exception() is None:
+                self.state = after                              # only what is on disk is so
+                self._touch()
 
     async def report(self, event: e.Event, *beside: Beside) -> e.Recorded:
         """A fact from a device or a follower. IllegalStep if it cannot follow what has happened."""
@@ -160,9 +169,9 @@ class Room:
 
     async def _judge(self, card: CardSeen, session: Session | None) -> DoorVerdict:
         who = card.identity
-        shown = {"name": mask_name(who.name), "number": mask_number(who.number)}
+        name, number = mask_name(who.name), mask_number(who.number)
         if session is None:
-            return DoorVerdict(card.at, Code.NOT_OPEN, None, **shown)
+            return DoorVerdict(card.at, Code.NOT_OPEN, None, name, number)
         today = self.local_date(card.at.utc_us)
         others = {sid: roster for sid, roster in self.rosters.items() if sid != session.id and self._is_today(sid, today)}
         found = match(who, self.rosters[session.id], session.admitted, others, today)
@@ -178,8 +187,8 @@ class Room:
             await self._append(e.AdmissionRefused(at=card.at, session=session.id, code=code, subject=subject,
                                                   candidate_id=candidate.candidate_id if candidate else None),
                                SeenCard(who.number, who.name))
-        return DoorVerdict(card.at, code, session.id, seat=before.seat if before else candidate.seat if candidate else None,
-                           elsewhere=found.other_session, first_at_utc_us=before.at.utc_us if before else None, **shown)
+        return DoorVerdict(card.at, code, session.id, name, number, seat=before.seat if before else candidate.seat if candidate else None,
+                           elsewhere=found.other_session, first_at_utc_us=before.at.utc_us if before else None)
 
     def _too_late(self, session: Session, at: Stamp) -> Code | None:
         if session.state is State.CLOSING:
@@ -278,7 +287,7 @@ class Room:
             if self.state.live:
                 raise Refusal("another-session-is-live", session=self.state.live)
             found = self.preflight(session_id)
-            if found.result is preflight.Result.NOT_READY:
+            if found.result is Result.NOT_READY:
                 raise Refusal("preflight-red", items=", ".join(found.red))
             await self._do(e.CheckinOpened(
                 at=self.clock.now(), session=session_id, by=by, session_seq=self.state.opened_total + 1,
@@ -361,9 +370,9 @@ class Room:
 
     # ---- questions ----------------------------------------------------------------------------------------------------
 
-    def preflight(self, session_id: str) -> preflight.Preflight:
+    def preflight(self, session_id: str) -> Preflight:
         """The list as it stands at this moment."""
-        return preflight.judge(self._readings(self._known(session_id)), {w.item for w in self._known(session_id).waivers})
+        return judge(self._readings(self._known(session_id)), {w.item for w in self._known(session_id).waivers})
 
     def stream_age_ms(self, stream: str) -> int | None:
         """Milliseconds since the newest sample of a stream reached the disk; None if there is none of this boot."""
@@ -389,17 +398,17 @@ class Room:
         return Roster(session.id, session.plan.plan_id, version, tuple(
             Candidate(p.candidate_id, p.name, "", p.number, p.admission_no, p.seat, p.person_category, p.trade, "", "") for p in people))
 
-    def _readings(self, session: Session) -> preflight.Readings:
+    def _readings(self, session: Session) -> Readings:
         now, disk, reader = self.clock.now(), self.instruments.disk(), self.instruments.reader()
         statuses = {stream: self.instruments.stream_status(stream) for stream in self.instruments.streams}
         kbps = sum((s.kbps if s and s.kbps else DEFAULT_KBPS) for s in statuses.values())
         lost = self.state.platform_lost
-        return preflight.Readings(
+        return Readings(
             roster_source=session.roster.source if session.roster else None,
             roster_age_us=now.us_since(session.roster.at) if session.roster else 0, roster_refused=None,
             plan_is_today=self._is_today(session.id, self.local_date(now.utc_us)),
             reader=reader.state, reader_fault=reader.last_fault or "",
-            streams=tuple(preflight.StreamReading(stream, kind, s.state if s else "unknown", s.reason if s else "",
+            streams=tuple(StreamReading(stream, kind, s.state if s else "unknown", s.reason if s else "",
                                                   self.stream_age_ms(stream), s.audio_peak_cdb if s else None)
                           for (stream, kind), s in zip(self.instruments.streams.items(), statuses.values(), strict=True)),
             free_bytes=disk.free_bytes, needed_bytes=kbps * 125 * 60 * (session.plan.duration_min + 90),
@@ -440,7 +449,7 @@ class Room:
         """Each expected stream's age; Refusal if one that was not waived has nothing on the disk in the last two seconds."""
         waived = {w.item for w in session.waivers}
         ages = {stream: self.stream_age_ms(stream) for stream in (session.opened.streams if session.opened else {})}
-        stale = [s for s, age in ages.items() if (age is None or age > preflight.FRESH_MS) and f"stream:{s}" not in waived]
+        stale = [s for s, age in ages.items() if (age is None or age > FRESH_MS) and f"stream:{s}" not in waived]
         if stale:
             raise Refusal("not-recording", streams=", ".join(stale))
         return {stream: -1 if age is None else age for stream, age in ages.items()}

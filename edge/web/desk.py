@@ -1,0 +1,84 @@
+"""What the composition root lays on the pages' desk, and what every part of them shares.
+
+`Desk` is handed in by `app`; `Web` adds the room, the texts and the slow gauges. Callers: `app`, every module of `web`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from edge.clock import US
+from edge.room import Room
+from edge.status import DiskReading
+from edge.storage.logins import Logins
+from edge.web.once import Once
+from edge.web.texts import Texts
+
+GAUGE_US = 5 * US
+
+
+class VerifyReport(Protocol):
+    """What a check of a session's evidence says: `evidence.bundle.Report` is one."""
+
+    @property
+    def verdict(self) -> str: ...
+
+    @property
+    def first(self) -> str: ...
+
+    @property
+    def lines(self) -> Sequence[str]: ...
+
+
+DemoLogin = tuple[str, str, str, str, str]
+"""(staff_id, name, role, password, PIN) of the demo's invented staff."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The pages' surroundings. `stream_names`: stream id -> language -> name. `verify`: checks one session's evidence."""
+
+    footage: Path
+    run: Path
+    room_name: str
+    room_code: str
+    stream_names: Mapping[str, Mapping[str, str]]
+    logins: Logins
+    verify: Callable[[str], Awaitable[VerifyReport]]
+    demo_logins: tuple[DemoLogin, ...] = field(default=(), repr=False)
+    allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
+    default_language: str = "zh-CN"
+
+
+class Gauges:
+    """Disk and clock for the device strip, looked at every 5 s at most: every open page asks each second, and a look writes to the disk."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._read: tuple[int, DiskReading, str] | None = None
+
+    def _fresh(self) -> tuple[int, DiskReading, str]:
+        now, read = self._room.clock.now().boot_us, self._read
+        if read is None or now - read[0] >= GAUGE_US:
+            read = self._read = (now, self._room.instruments.disk(), self._room.instruments.clock().state)
+        return read
+
+    def disk(self) -> DiskReading:
+        return self._fresh()[1]
+
+    def clock_state(self) -> str:
+        return self._fresh()[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """One room's pages: what handlers need."""
+
+    room: Room
+    desk: Desk
+    texts: Texts
+    once: Once
+    gauges: Gauges
