@@ -141,7 +141,6 @@ class Sink:
         try:
             while rest:
                 done = self._file.write(rest)
-                self._hash.update(rest[:done])
                 if self._follow(rest[:done]) and time.monotonic() - self._synced >= SYNC_S:
                     self._sync(os.fdatasync)
                 rest = rest[done:]
@@ -159,7 +158,7 @@ class Sink:
         self._synced = time.monotonic()
 
     def _follow(self, data: memoryview) -> bool:
-        """Follow the top-level boxes; True if a fragment became whole in these bytes."""
+        """Hash, and follow the top-level boxes; True if a fragment became whole in these bytes."""
         fragment = False
         while data:
             if not self._left:
@@ -173,6 +172,7 @@ class Sink:
                 self._left -= passed
                 if self._kind != b"mdat":
                     self._box += data[:passed]
+            self._hash.update(data[:passed])
             data, self.bytes = data[passed:], self.bytes + passed
             if len(self._box) >= 8 and not self._left:
                 fragment |= self._box_ended()

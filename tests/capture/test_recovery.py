@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,9 @@ from hypothesis import strategies as st
 
 from edge import durable
 from edge.capture.recovery import recover, survey
-from edge.capture.segments import SET_ASIDE, note_path
+from edge.capture.segments import SET_ASIDE, Sink, note_path
 from edge.capture.sidecar import Opening, Sidecar, from_json
+from edge.capture.storage_id import init_storage
 from edge.capture.streams import StreamSpec
 from edge.clock import Stamp, boot_id
 
@@ -26,10 +30,6 @@ START = Stamp(1_795_498_303_000_000, 900_000_000, boot_id())
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Sidecar]:
     """A segment as a worker wrote it, and its sidecar."""
-    import subprocess
-    import sys
-
-    from edge.capture.storage_id import init_storage
     folder = tmp_path_factory.mktemp("whole")
     init_storage(folder / "footage")
     spec = StreamSpec("pattern", "pattern", width=160, height=90, segment_s=600)
@@ -142,3 +142,27 @@ def test_numbers_go_on_over_everything_found(tmp_path: Path) -> None:
     assert survey(folder).next_seq == 42
     unsealed: Any = survey(folder).unsealed
     assert [path.name[:10] for path in unsealed] == ["0000000003", "0000000041"]
+
+
+@pytest.mark.parametrize("chunk", [7, 1000, 1 << 20])
+@pytest.mark.parametrize("part", [0.01, 0.5, 0.99])
+def test_nothing_follows_a_torn_fragment(whole: tuple[bytes, Sidecar], tmp_path: Path, part: float, chunk: int) -> None:
+    """The disk fills in the middle of a fragment and has room again before the file is closed: the file ends where it was whole."""
+    data, original = whole
+    fragment = original.fragments[3]
+    room = fragment.offset + round(fragment.length * part)
+    sink = Sink(tmp_path / "torn.mp4")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        with pytest.raises(OSError, match="File too large"):
+            for at in range(0, len(data), chunk):
+                sink.write(data[at:at + chunk])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with pytest.raises(OSError, match="File too large"):
+        sink.write(data[room:])
+    digest = sink.finish()
+    assert (tmp_path / "torn.mp4").read_bytes() == data[:fragment.offset]
+    assert digest == durable.sha256_file(tmp_path / "torn.mp4")
+    assert tuple(sink.index.fragments) == original.fragments[:3]
