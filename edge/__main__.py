@@ -346,8 +346,10 @@ def _site_config() -> Path | None:
 
 
 def _config_path(args: argparse.Namespace) -> Path:
-    from edge import demo
-    path: Path = args.config or _site_config() or demo.config_path(demo.default_folder())
+    path: Path | None = args.config or _site_config()
+    if path is None:
+        from edge import demo
+        path = demo.config_path(demo.default_folder())
     return path.resolve()
 
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import httpx
 import uvicorn
-from cryptography import x509
 
 from edge import __version__, durable, followers, status
 from edge.capture.control import RecorderControl, read_status
@@ -31,7 +30,7 @@ from edge.clock import SystemClock, boot_id
 from edge.config import Config
 from edge.evidence import bundle, chain
 from edge.evidence.envelope import FileSigner
-from edge.evidence.keys import fingerprint, role_of
+from edge.evidence.keys import fingerprint, read_certificates, role_of
 from edge.evidence.manifest import RoomFacts
 from edge.export import NotExportable, examine, export
 from edge.idcheck.port import SerialPort
@@ -71,7 +70,7 @@ class RoomProgram:
 
 
 def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str], ...] = ()) -> RoomProgram:
-    """Wire the room. NotReady if a key, a certificate or the footage folder is missing; nothing has been started then."""
+    """Wire the room: one long list, read from top to bottom. NotReady if a key or a certificate is missing; nothing was started then."""
     clock, paths = SystemClock(), config.paths
     signer, root_pem, facts, subject_key = _evidence(config)
     durable.make_folder(paths.run)
@@ -227,7 +226,7 @@ def _evidence(config: Config) -> tuple[FileSigner, bytes, RoomFacts, bytes]:
                            "Make the key with `edge key init`, have the request signed by the authority, and put both certificates there.")
     try:
         signer = FileSigner(files["key"], files["certificate"])
-        leaf = x509.load_pem_x509_certificates(signer.chain_pem.encode())[0]
+        leaf = read_certificates(signer.chain_pem.encode())[0]
         role, device_id = role_of(leaf)
     except ValueError as error:
         raise NotReady(f"the device's key or certificate cannot be used: {error}. Nothing was started.") from error

@@ -140,7 +140,8 @@ async def _preflight(room: Room, report: Report, pins: dict[str, str]) -> None:
     for staff, pin in pins.items():
         await room.do(session, "sign_in", staff_id=staff, pin=pin)
     await room.do(session, "check_exits", by=FIRST)
-    until, found = time.monotonic() + READY_S, {"items": [], "result": "not-ready"}
+    until = time.monotonic() + READY_S
+    found: dict[str, Any] = {"items": [], "result": "not-ready"}
     while time.monotonic() < until:
         found = await room.get(f"/sessions/{session}/preflight")
         if found["result"] != "not-ready":

@@ -22,7 +22,10 @@ class NotExportable(Exception):
 
 
 async def export(room: Room, footage: Path, root_pem: bytes, session: str, to: Path, by: str) -> bundle.Report:
-    """Write `session` into the new or empty folder `to`, verify what was written, journal it. NotExportable if it has no manifest."""
+    """Write `session` into the new or empty folder `to`, verify what was written, journal it.
+
+    NotExportable if it has no manifest (nothing was written then), or if files are missing and yet the verdict did not say so.
+    """
     contents = _contents(room, root_pem, session)
     missing = await asyncio.to_thread(bundle.write_bundle, to, contents, footage)
     report = await asyncio.to_thread(bundle.verify, to, root_pem)

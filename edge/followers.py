@@ -11,7 +11,6 @@ from edge import __version__, status
 from edge.capture.control import RecorderControl
 from edge.clock import US, boot_id
 from edge.room import Room
-from edge.sessions import events as e
 from edge.storage.database import Database
 from edge.upload.courier import Courier
 
@@ -22,7 +21,7 @@ STEP_US = US
 FEED_S = 5.0
 """How often the watchdog is fed where systemd has set no time of its own."""
 
-async def outbox(room: Room, courier: Courier) -> None:
+async def outbox(room: Room, courier: Courier[Any]) -> None:
     """Whatever changes may have put something into the outbox."""
     waker = room.changed()
     while True:
@@ -51,7 +50,7 @@ async def clock(room: Room) -> None:
         delta = (now.utc_us - before.utc_us) - (now.boot_us - before.boot_us)
         if abs(delta) >= STEP_US:
             log.warning("clock-stepped delta_us=%d", delta)
-            await room.report(e.ClockStepped(at=now, delta_us=delta))
+            await room.clock_stepped(now, delta)
         before = now
 
 

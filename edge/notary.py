@@ -87,7 +87,8 @@ class Notary:
                 log.warning("cut-not-heard session=%s", session.id)
 
     async def _sign_open(self, session: Session) -> None:
-        document = manifest.session_open(self._room.events(session.id), self._facts)
+        state = self._room.state
+        document = manifest.session_open(self._room.events(session.id), self._facts, state.last_manifest, state.last_manifest_receipt)
         digest, body = self._seal(dsse.SESSION_OPEN, document)
         await self._room.report(e.OpenSigned(at=self._room.clock.now(), session=session.id, digest=digest),
                                 Envelope("session-open", digest, body, priority=OPEN_FIRST))

@@ -212,6 +212,11 @@ class Room:
                         and not self.catalog.in_session(session.id, sidecar.stream, sidecar.seq)):
                     await self._append(e.SegmentStored(at=self.clock.now(), session=session.id, **facts))
 
+    async def clock_stepped(self, at: Stamp, delta_us: int) -> None:
+        """The wall clock jumped: a fact of the live session if there is one, so that its manifest says so."""
+        async with self._turn:
+            await self._append(e.ClockStepped(at=at, session=self.state.live, delta_us=delta_us))
+
     # ---- the verbs ----------------------------------------------------------------------------------------------------
 
     async def plan(self, planned: e.SessionPlanned, body: str) -> None:
@@ -405,7 +410,7 @@ class Room:
         lost = self.state.platform_lost
         return Readings(
             roster_source=session.roster.source if session.roster else None,
-            roster_age_us=now.us_since(session.roster.at) if session.roster else 0, roster_refused=None,
+            roster_age_us=now.us_since(session.roster.at) if session.roster else 0, roster_refused=session.roster_refused,
             plan_is_today=self._is_today(session.id, self.local_date(now.utc_us)),
             reader=reader.state, reader_fault=reader.last_fault or "",
             streams=tuple(StreamReading(stream, kind, s.state if s else "unknown", s.reason if s else "",

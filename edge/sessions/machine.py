@@ -38,6 +38,7 @@ LIVE = frozenset({State.CHECKIN, State.RUNNING, State.CLOSING, State.SEALING})
 
 _ANSWERS: dict[type[e.Event], State | None] = {e.OpenSigned: None, e.ReceiptVerified: None, e.ReceiptRefused: None}
 _LOOKED_AT: dict[type[e.Event], State | None] = {e.FootageViewed: None, e.SessionExported: None}
+_CLOCK: dict[type[e.Event], State | None] = {e.ClockStepped: None}
 
 TABLE: Mapping[State, Mapping[type[e.Event], State | None]] = {
     # None: allowed, and the state stays
@@ -52,18 +53,18 @@ TABLE: Mapping[State, Mapping[type[e.Event], State | None]] = {
     },
     State.CHECKIN: {
         e.StaffPresent: None, e.CandidateAdmitted: None, e.AdmissionRefused: None, e.SegmentStored: None,
-        e.ExamStarted: State.RUNNING, e.ExamEnded: State.CLOSING, **_ANSWERS, **_LOOKED_AT,
+        e.ExamStarted: State.RUNNING, e.ExamEnded: State.CLOSING, **_ANSWERS, **_LOOKED_AT, **_CLOCK,
     },
     State.RUNNING: {
         e.StaffPresent: None, e.CandidateAdmitted: None, e.AdmissionRefused: None, e.SegmentStored: None,
-        e.ExamEnded: State.CLOSING, **_ANSWERS, **_LOOKED_AT,
+        e.ExamEnded: State.CLOSING, **_ANSWERS, **_LOOKED_AT, **_CLOCK,
     },
     State.CLOSING: {
         e.StaffPresent: None, e.AdmissionRefused: None, e.SegmentStored: None,
-        e.SealOrdered: State.SEALING, **_ANSWERS, **_LOOKED_AT,
+        e.SealOrdered: State.SEALING, **_ANSWERS, **_LOOKED_AT, **_CLOCK,
     },
     State.SEALING: {
-        e.SegmentStored: None, e.GapDeclared: None, e.Sealed: State.SEALED, **_ANSWERS, **_LOOKED_AT,
+        e.SegmentStored: None, e.GapDeclared: None, e.Sealed: State.SEALED, **_ANSWERS, **_LOOKED_AT, **_CLOCK,
     },
     State.SEALED: {
         e.SegmentStored: None, e.GapDeclared: None, e.SessionAmended: None, e.ManifestSigned: None, **_ANSWERS, **_LOOKED_AT,
@@ -111,6 +112,7 @@ class Session:
     state: State
     plan: e.SessionPlanned
     roster: e.RosterAccepted | None = None
+    roster_refused: str | None = None       # why the newest roster could not be trusted
     present: Mapping[str, str] = field(default_factory=dict)        # staff_id -> role
     exits: e.ExitsChecked | None = None
     waivers: tuple[e.WaiverGranted, ...] = ()
@@ -215,7 +217,9 @@ def _apply(session: Session, event: e.Event) -> Session:
         case e.SessionPlanned():
             return replace(session, plan=event)
         case e.RosterAccepted():
-            return replace(session, roster=event)
+            return replace(session, roster=event, roster_refused=None)
+        case e.RosterRefused():
+            return replace(session, roster_refused=event.reason)
         case e.StaffPresent():
             return replace(session, present={**session.present, event.staff_id: event.role})
         case e.ExitsChecked():
@@ -273,6 +277,8 @@ def _room_totals(state: RoomState, session: Session, event: e.Event) -> RoomStat
     match event:
         case e.CheckinOpened():
             return replace(state, opened_total=state.opened_total + 1)
+        case e.ClockStepped():
+            return replace(state, clock_steps=(*state.clock_steps, event)[-100:])
         case e.Sealed():
             return replace(state, closed_total=state.closed_total + 1)
         case e.ManifestSigned():

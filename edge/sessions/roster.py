@@ -6,6 +6,7 @@ Wording and sounds of each code: `web/locales`. Rules: R2, R3, U5; the order of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -15,6 +16,7 @@ from typing import Any
 from edge.sessions.identity import Identity
 
 MAX_CANDIDATES = 200
+_ID_SHAPED = re.compile(r"[0-9]{17}[0-9Xx]")
 
 
 class Code(StrEnum):
@@ -78,15 +80,16 @@ def parse_roster(payload: Mapping[str, Any]) -> Roster:
     id or seat, or more than 200 candidates: nothing of such a list is used.
     """
     if payload.get("type") != "exam-roster/v1":
-        raise ValueError(f"not a roster: type {payload.get('type')!r}")
-    rows = payload["candidates"]
+        raise ValueError(f"not a roster: type {str(payload.get('type'))[:40]!r}")
+    rows, version = payload.get("candidates"), payload.get("version")
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows) or type(version) is not int:
+        raise ValueError("the roster lacks a version or a list of candidates")
     if len(rows) > MAX_CANDIDATES:
         raise ValueError(f"{len(rows)} candidates; at most {MAX_CANDIDATES} fit one session")
-    try:
-        candidates = tuple(_candidate(row) for row in rows)
-        roster = Roster(str(payload["session_id"]), str(payload["plan_id"]), int(payload["version"]), candidates)
-    except KeyError as error:
-        raise ValueError(f"the roster lacks the field {error}") from None
+    roster = Roster(_text(payload, "session_id"), _text(payload, "plan_id"), version, tuple(_candidate(row) for row in rows))
+    candidates = roster.candidates
+    if any(_ID_SHAPED.fullmatch(c.candidate_id) for c in candidates):
+        raise ValueError("a candidate_id looks like an ID number; it would stand in manifests")
     for what, values in (("ID number", [c.number for c in candidates]), ("candidate_id", [c.candidate_id for c in candidates]),
                          ("seat", [c.seat for c in candidates if c.seat is not None])):
         if len(set(values)) != len(values):
@@ -95,10 +98,19 @@ def parse_roster(payload: Mapping[str, Any]) -> Roster:
 
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:
-    return Candidate(candidate_id=str(row["candidate_id"]), name=str(row["name"]), id_type=str(row["id_type"]),
-                     number=str(row["id_no"]).strip().upper(), admission_no=str(row["admission_no"]), seat=row.get("seat_no"),
-                     person_category=str(row["person_category"]), trade=row.get("trade"), exam_kind=str(row["exam_kind"]),
-                     subject=str(row["subject"]), demo=bool(row.get("demo", False)))
+    return Candidate(
+        candidate_id=_text(row, "candidate_id"), name=_text(row, "name"), id_type=_text(row, "id_type"),
+        number=_text(row, "id_no").strip().upper(), admission_no=_text(row, "admission_no"),
+        seat=_text(row, "seat_no") if "seat_no" in row else None, person_category=_text(row, "person_category"),
+        trade=_text(row, "trade") if "trade" in row else None, exam_kind=_text(row, "exam_kind"), subject=_text(row, "subject"),
+        demo=row.get("demo") is True)
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"the roster's field {name} is missing or is not text")
+    return value
 
 
 def match(identity: Identity, roster: Roster, admitted: Collection[str], others: Mapping[str, Roster], today: date) -> Verdict:

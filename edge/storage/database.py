@@ -28,6 +28,8 @@ BALLAST_BYTES = 72 << 20
 _PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000, "wal_autocheckpoint": 1000,
             "journal_size_limit": 67108864, "trusted_schema": 0, "cell_size_check": 1}
 
+_DISKS_FAULT = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
 
 class Fatal(Exception):
     """The disk or the database can no longer be trusted: the daemon must end and start anew. Says what, what is safe, what to do."""
@@ -40,7 +42,11 @@ class Database:
         self.path = path
         durable.make_folder(path.parent)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
-        self._connection = self._thread.submit(self._open).result()
+        try:
+            self._connection = self._thread.submit(self._open).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
         self.ballast = path.with_name("ballast")
         if ballast:
             keep_ballast(self.ballast)
@@ -51,12 +57,22 @@ class Database:
         if fresh:
             self.path.chmod(0o600)
             durable.sync_folder(self.path.parent)
-        _set_pragmas(connection)
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise Fatal(f"the database {self.path} is damaged ({found}). The recordings are safe: they do not depend on it. "
-                        f"Keep a copy of {self.path.parent} and restore the last backup.")
-        migrations.apply(connection)
+        try:
+            _set_pragmas(connection)
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+            migrations.apply(connection)
+        except sqlite3.OperationalError:        # locked, no room: not the file's fault
+            connection.close()
+            raise
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise Fatal(f"the database {self.path} is damaged ({error}). The recordings are safe: they do not depend on it. "
+                        f"Keep a copy of {self.path.parent} and restore the last backup.") from error
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
@@ -74,9 +90,9 @@ class Database:
             result = change(connection)
             connection.execute("COMMIT")
             return result
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:      # SQLITE_CORRUPT comes as this one, the others as OperationalError below it
             _roll_back(connection)
-            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CORRUPT):
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISKS_FAULT:
                 raise Fatal(f"the database cannot be written ({error}). Nothing acknowledged is lost and the recorders go on. "
                             "Free space on the disk or replace it; the program restarts by itself.") from error
             raise

@@ -130,7 +130,10 @@ class Journal:
     def load(self) -> Iterator[e.Recorded]:
         """The facts that make the room's state, in order. Late segments of sealed sessions are among them."""
         marks = ",".join("?" * len(NOT_FOLDED))
-        yield from self._rows(f"SELECT * FROM event WHERE kind NOT IN ({marks}) ORDER BY seq", NOT_FOLDED)  # noqa: S608
+        yield from self._rows(
+            "WITH sealed AS MATERIALIZED (SELECT session, min(seq) AS seq FROM event WHERE kind = 'Sealed' GROUP BY session) "  # noqa: S608
+            "SELECT e.* FROM event e LEFT JOIN sealed s ON s.session = e.session "
+            f"WHERE e.kind NOT IN ({marks}) OR (e.kind = 'SegmentStored' AND e.seq > s.seq) ORDER BY e.seq", NOT_FOLDED)
 
     def of_session(self, session: str) -> list[e.Recorded]:
         """All facts of one session, in order."""

@@ -1,15 +1,17 @@
 """The schema, as numbered steps that are only ever added to. Each runs once, inside one transaction; `user_version` counts them.
 
 Read this file to know what the database holds. A database newer than this code is refused. sqlite-utils creates plain tables;
-what it has no words for (triggers, partial indexes) is SQL.
+what it has no words for (triggers, partial indexes) is SQL. Steps are as long as the tables they make.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import sqlite_utils
+if TYPE_CHECKING:
+    import sqlite_utils
 
 
 class NewerSchema(Exception):
@@ -17,7 +19,7 @@ class NewerSchema(Exception):
 
 
 def step_1(db: sqlite_utils.Database) -> None:
-    """The first schema."""
+    """The first schema, whole (its length is the number of tables)."""
     # The journal: every fact, chained. `hash` covers all other columns (evidence.chain). Never updated, never deleted from.
     db.table("event").create({"seq": int, "session": str, "kind": str, "utc_us": int, "boot_us": int, "boot_id": str, "body": str,
                         "prev": str, "hash": str}, pk="seq", not_null={"kind", "utc_us", "boot_us", "boot_id", "body", "prev", "hash"})
@@ -25,6 +27,9 @@ def step_1(db: sqlite_utils.Database) -> None:
     for change in ("UPDATE", "DELETE"):
         db.execute(f"CREATE TRIGGER event_no_{change.lower()} BEFORE {change} ON event "
                    "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END")
+    # REPLACE deletes without asking the trigger above, unless recursive triggers are on: a row may only come after the last.
+    db.execute("CREATE TRIGGER event_no_insert_before BEFORE INSERT ON event WHEN NEW.seq <= (SELECT coalesce(max(seq), 0) FROM event) "
+               "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END")
     # What a session's plan says in full (names of staff included), as the platform sent it.
     db.table("plan").create({"session": str, "plan_id": str, "scheduled_start_us": int, "body": str}, pk="session")
     # The purgeable person table: the only place, with seen_card, that holds names and numbers of candidates.
@@ -68,6 +73,10 @@ def apply(connection: sqlite3.Connection) -> None:
     if version > len(STEPS):
         raise NewerSchema(f"the database has schema {version}, this program knows {len(STEPS)}. Nothing was changed. "
                           "Install the newer program again.")
+    if version == len(STEPS):
+        return
+    import sqlite_utils  # only where there is something to do: it takes 160 ms and loads NumPy where that is installed
+
     for number, step in enumerate(STEPS[version:], version + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:

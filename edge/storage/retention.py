@@ -89,5 +89,7 @@ class IdleRetention:
 
 
 def _to_garbage(connection: sqlite3.Connection, rows: list[Row], now_utc_us: int) -> None:
-    connection.executemany("INSERT OR IGNORE INTO garbage VALUES (?, ?)", [(row[2], now_utc_us) for row in rows])
+    """Asked again here: a segment may have come to belong to a session since it was found idle."""
+    connection.executemany("INSERT OR IGNORE INTO garbage SELECT path, ? FROM segment WHERE stream = ? AND seq = ? AND in_session = 0",
+                           [(now_utc_us, row[0], row[1]) for row in rows])
     connection.executemany("DELETE FROM segment WHERE stream = ? AND seq = ? AND in_session = 0", [(row[0], row[1]) for row in rows])

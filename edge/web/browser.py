@@ -23,7 +23,7 @@ POLICY = ("default-src 'self'; media-src 'self' blob:; worker-src 'self' blob:; 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",       # nothing leaks elsewhere; no-referrer would make a browser's own posts say `Origin: null`
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
@@ -59,9 +59,7 @@ class BrowserRules:
             return 400, "This address is not one of the room's. Open the room by the address on its label."
         if method in SAFE:
             return None
-        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-        foreign = site not in (None, "same-origin") or (origin is not None and urlsplit(origin).netloc != host)
-        if foreign or (origin is None and site is None):
+        if not _is_ours(headers.get("sec-fetch-site"), headers.get("origin"), host):
             return 403, "This request did not come from the room's own page. Nothing was changed. Open the page again and repeat it."
         length = headers.get("content-length", "")
         if not length.isdecimal():
@@ -69,6 +67,14 @@ class BrowserRules:
         if int(length) > MOST_BODY_BYTES:
             return 413, "The request is too long for anything this page sends. Nothing was changed."
         return None
+
+
+def _is_ours(site: str | None, origin: str | None, host: str) -> bool:
+    """Whether a request comes from our own page. Sec-Fetch-Site decides where the browser sends it (HTTPS and loopback; no script can
+    set it); on plain HTTP in the room's network Origin must be ours."""
+    if origin not in (None, "null") and urlsplit(origin or "").netloc != host:
+        return False
+    return site == "same-origin" if site is not None else origin not in (None, "null")
 
 
 def _name(host: str) -> str:

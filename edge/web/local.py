@@ -59,7 +59,7 @@ class ExportOrder(_Ask):
 
 
 def build_local(room: Room, export: Callable[[str, Path, str], Awaitable[Report]]) -> FastAPI:
-    """The application behind run/room.sock."""
+    """The application behind run/room.sock: a long list of short handlers."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.exception_handler(Refusal)

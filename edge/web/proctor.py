@@ -19,7 +19,7 @@ from edge.sessions.machine import Session, State
 from edge.web import views
 from edge.web.access import AUDITOR, CHIEF, PROCTOR, SYSADMIN, web_of, who_of
 from edge.web.desk import Web
-from edge.web.pages import go, language_of, page
+from edge.web.pages import go, is_htmx, language_of, page
 
 _ORDER = {preflight.Light.RED: 0, preflight.Light.AMBER: 1, preflight.Light.GREEN: 2}
 
@@ -41,6 +41,13 @@ def facts_of(web: Web, session: Session) -> dict[str, Any]:
     """What every page of a session shows."""
     return {"session": session, "chief": web.room.staff.name(session.chief) if session.chief else "",
             "start_us": session.plan.scheduled_start_us, "staff": views.staff_of(web.room, session)}
+
+
+def session_view(request: Request, template: str, session: Session, **view: Any) -> Response:
+    """A page of a session. If the browser asks for news of a page that it shows in another state, it is told to load the whole anew."""
+    if is_htmx(request) and request.headers.get("X-Shown", session.state) != session.state:
+        return Response(status_code=204, headers={"HX-Refresh": "true"})
+    return page(request, template, **facts_of(web_of(request), session), **view)
 
 
 # ---- today ----------------------------------------------------------------------------------------------------------------
@@ -112,7 +119,7 @@ def show_preflight(request: Request, session_id: str) -> Response:
         return go(request, page_path(session))
     found = web.room.preflight(session_id)
     may_waive = CHIEF in who.roles and session.state is State.PREFLIGHT
-    return page(request, "preflight.html", **facts_of(web, session), items=lines_of(web, language, found, may_waive),
+    return session_view(request, "preflight.html", session, items=lines_of(web, language, found, may_waive),
                 result=found.result.value, reds=len(found.red), tiles=views.tiles(web, language), exits=session.exits,
                 exits_by=web.room.staff.name(session.exits.by) if session.exits else "")
 
@@ -124,7 +131,7 @@ def show_waive(request: Request, session_id: str) -> Response:
         return go(request, page_path(session))
     lines = lines_of(web, language, web.room.preflight(session_id), True)
     item = next((line for line in lines if line.key == asked and line.can_waive), None)
-    return page(request, "waive.html", **facts_of(web, session), item=item)
+    return session_view(request, "waive.html", session, item=item)
 
 
 def show_cancel(request: Request, session_id: str) -> Response:
@@ -132,7 +139,7 @@ def show_cancel(request: Request, session_id: str) -> Response:
     session = session_of(web, session_id)
     if session.state not in (State.PLANNED, State.PREFLIGHT):
         return go(request, page_path(session))
-    return page(request, "calloff.html", **facts_of(web, session), family="cancel", act="cancel")
+    return session_view(request, "calloff.html", session, family="cancel", act="cancel")
 
 
 # ---- the session ----------------------------------------------------------------------------------------------------------
@@ -142,7 +149,7 @@ def show_checkin(request: Request, session_id: str) -> Response:
     session = session_of(web, session_id)
     if session.state is not State.CHECKIN:
         return go(request, page_path(session))
-    return page(request, "checkin.html", **facts_of(web, session), **verdict_facts(web, session),
+    return session_view(request, "checkin.html", session, **verdict_facts(web, session),
                 counts=views.counts(web.room, session), entries=views.entries(web.room, session))
 
 
@@ -158,7 +165,7 @@ def show_run(request: Request, session_id: str) -> Response:
     if session.state is not State.RUNNING or session.started is None or session.opened is None:
         return go(request, page_path(session))
     started = session.started.at.utc_us
-    return page(request, "run.html", **facts_of(web, session), tiles=views.tiles(web, language), counts=views.counts(web.room, session),
+    return session_view(request, "run.html", session, tiles=views.tiles(web, language), counts=views.counts(web.room, session),
                 entries=views.entries(web.room, session, 20), started_us=started, opened_us=session.opened.at.utc_us,
                 end_us=started + session.plan.duration_min * 60_000_000)
 
@@ -169,7 +176,7 @@ def show_abort(request: Request, session_id: str) -> Response:
     session = session_of(web, session_id)
     if session.state not in (State.CHECKIN, State.RUNNING):
         return go(request, page_path(session))
-    return page(request, "calloff.html", **facts_of(web, session), family="abort", act="abort")
+    return session_view(request, "calloff.html", session, family="abort", act="abort")
 
 
 def show_close(request: Request, session_id: str) -> Response:
@@ -177,7 +184,7 @@ def show_close(request: Request, session_id: str) -> Response:
     session = session_of(web, session_id)
     if session.state not in (State.CLOSING, State.SEALING) or session.ended is None:
         return go(request, page_path(session))
-    return page(request, "close.html", **facts_of(web, session), ended=session.ended, absent=views.absentees(web.room, session),
+    return session_view(request, "close.html", session, ended=session.ended, absent=views.absentees(web.room, session),
                 counts=views.counts(web.room, session), tiles=views.tiles(web, language))
 
 
@@ -186,7 +193,7 @@ def show_done(request: Request, session_id: str) -> Response:
     session = session_of(web, session_id)
     if session.state not in (State.SEALED, State.CANCELLED):
         return go(request, page_path(session))
-    return page(request, "done.html", **facts_of(web, session), counts=views.counts(web.room, session),
+    return session_view(request, "done.html", session, counts=views.counts(web.room, session),
                 revisions=views.revisions(session), gaps=views.gaps(web, language, session))
 
 

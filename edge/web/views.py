@@ -144,7 +144,8 @@ def _clock(room: Room, state: str, t: Say) -> Device:
 def _platform(room: Room, t: Say, w: Say) -> Device:
     backlog, lost = room.outbox.backlog(), room.state.platform_lost
     if lost is not None:
-        return Device("platform", WARN, t("strip.platform-offline", count=backlog.waiting, reason=w("reason", lost.reason)))
+        key = "strip.platform-offline" if backlog.waiting else "strip.platform-offline-empty"
+        return Device("platform", WARN, t(key, count=backlog.waiting, reason=w("reason", lost.reason)))
     if backlog.parked:
         return Device("platform", WARN, t("strip.platform-parked", count=backlog.parked))
     return Device("platform", OK, t("strip.platform-waiting" if backlog.waiting else "strip.platform", count=backlog.waiting))

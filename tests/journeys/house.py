@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,8 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-
-import httpx
 
 from edge import demo
 from edge.capture.control import read_status
@@ -33,10 +33,27 @@ def until(look: Callable[[], T], seconds: float = 30, what: str = "") -> T:
             last = look()
             if last:
                 return last
-        except (httpx.HTTPError, OSError, AssertionError) as error:
+        except (http.client.HTTPException, OSError, AssertionError) as error:
             last = error
         time.sleep(0.1)     # a pause between two looks, not a wait for a time
     raise AssertionError(f"not within {seconds} s: {what or look.__name__}; last: {last!r}")
+
+
+class LocalConnection(http.client.HTTPConnection):
+    """HTTP over the room's Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("room", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(60)
+        try:
+            self.sock.connect(str(self._path))
+        except OSError:
+            self.sock.close()
+            raise
 
 
 @dataclass
@@ -82,12 +99,15 @@ class House:
     # ---- the local socket, as a client ----
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.config.paths.run / "room.sock")), base_url="http://room",
-                          timeout=60) as http:
-            answer = http.request(method, path, json=body)
-        found = answer.json()
-        assert answer.status_code < 400, found
-        return found
+        line = LocalConnection(self.config.paths.run / "room.sock")
+        try:
+            line.request(method, path, body=json.dumps(body) if body is not None else None, headers={"content-type": "application/json"})
+            answer = line.getresponse()
+            found = json.loads(answer.read())
+            assert answer.status < 400, found
+            return found
+        finally:
+            line.close()
 
     def do(self, session: str, verb: str, **arguments: Any) -> None:
         self.call("POST", f"/sessions/{session}/{verb}", arguments)

@@ -30,7 +30,9 @@ def strike(house: House, target: str) -> None:
             house.kill("recorder")
             house.start("recorder")
         case "worker":
-            os.kill(house.worker_pid("cam-front"), signal.SIGKILL)
+            pid = house.worker_pid("cam-front")
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: house.worker_pid("cam-front") != pid, 30, "a new worker")
         case "all":
             pids = [house.worker_pid(s.id) for s in house.config.streams]
             house.kill("room")
@@ -38,6 +40,7 @@ def strike(house: House, target: str) -> None:
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             house.start("recorder", "room")
+            until(lambda: not set(pids) & {house.worker_pid(s.id) for s in house.config.streams}, 30, "new workers")
     until(house.up, 30, "the room answers")
     until(lambda: all(age is not None and age < 2000 for age in house.call("GET", "/state")["streams"].values()), 30, "all streams record")
 

@@ -44,7 +44,7 @@
         const over = now() > at;
         put(clock, (over ? "+" : "") + span(at - now()));
         clock.classList.toggle("over", over);
-        clock.title = over ? clock.dataset.over || "" : "";
+        for (const label of clock.parentElement.querySelectorAll("[data-under]")) put(label, over ? label.dataset.over : label.dataset.under);
       }
     }
     for (const block of document.querySelectorAll("[data-off-plan]")) {
@@ -72,17 +72,22 @@
   });
   body.addEventListener("htmx:oobAfterSwap", () => tone());
   body.addEventListener("htmx:afterSwap", (event) => {
-    if (event.detail.target && event.detail.target.id === "said") event.detail.target.scrollIntoView({ block: "nearest" });
+    if (event.detail.target && event.detail.target.className === "said") event.detail.target.scrollIntoView({ block: "nearest" });
   });
 
   // ---- pressing -------------------------------------------------------------------------------------------------------
 
-  // A second press within 1.5 s of the last one that went through does nothing: an impatient double click starts no second thing.
-  const lately = () => Date.now() - Number(sessionStorage.getItem("acted") || 0) < AGAIN_MS;
+  // A second press of the same button within 1.5 s does nothing: an impatient double click starts no second thing.
+  // The same button: the same form with the same request id. A page that came anew has a new one, and the next person may sign at once.
+  const nameOf = (form) => `${form.getAttribute("action")}#${form.elements.namedItem("request_id")?.value || ""}`;
+  const lately = (form) => {
+    const [name, at] = (sessionStorage.getItem("acted") || " 0").split(" ");
+    return name === nameOf(form) && Date.now() - Number(at) < AGAIN_MS;
+  };
   document.addEventListener("submit", (event) => {
     if (event.target.method !== "post" || event.target.closest("nav")) return;
-    if (lately()) { event.preventDefault(); event.stopImmediatePropagation(); return; }
-    sessionStorage.setItem("acted", String(Date.now()));
+    if (lately(event.target)) { event.preventDefault(); event.stopImmediatePropagation(); return; }
+    sessionStorage.setItem("acted", `${nameOf(event.target)} ${Date.now()}`);
     if (event.target.dataset.long) say(event.target.dataset.long);
   }, true);
 
@@ -99,7 +104,7 @@
       frame = requestAnimationFrame(draw);
     };
     const begin = (event) => {
-      if (since || lately()) return;
+      if (since || lately(button.form)) return;
       event.preventDefault();
       button.focus();
       if (!button.form.reportValidity()) return;
