@@ -27,12 +27,13 @@ PASSWORDS = {staff_id: password for staff_id, _, _, password, _ in demo.LOGINS}
 
 def until(look: Callable[[], T], seconds: float = 30, what: str = "") -> T:
     """Wait for a condition: the first true answer of `look`, or the failure with what it said last."""
-    end, last = time.monotonic() + seconds, None
+    end = time.monotonic() + seconds
+    last: object = None
     while time.monotonic() < end:
         try:
-            last = look()
-            if last:
-                return last
+            last = answer = look()
+            if answer:
+                return answer
         except (http.client.HTTPException, OSError, AssertionError) as error:
             last = error
         time.sleep(0.1)     # a pause between two looks, not a wait for a time
