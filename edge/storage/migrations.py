@@ -19,7 +19,7 @@ class NewerSchema(Exception):
 
 
 def step_1(db: sqlite_utils.Database) -> None:
-    """The first schema, whole (its length is the number of tables)."""
+    """The first schema, whole: as many lines as there are tables and columns."""
     # The journal: every fact, chained. `hash` covers all other columns (evidence.chain). Never updated, never deleted from.
     db.table("event").create({"seq": int, "session": str, "kind": str, "utc_us": int, "boot_us": int, "boot_id": str, "body": str,
                         "prev": str, "hash": str}, pk="seq", not_null={"kind", "utc_us", "boot_us", "boot_id", "body", "prev", "hash"})

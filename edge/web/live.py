@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
@@ -29,8 +29,8 @@ def event(name: str, data: dict[str, int], number: int | None = None) -> bytes:
     return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-async def stream(web: Web, token: str | None) -> AsyncIterator[bytes]:
-    """Events until the browser goes away, or the log-in of `token` ends (None: a public display)."""
+async def stream(web: Web, token: str | None, look_s: float = LOOK_S) -> AsyncGenerator[bytes, None]:
+    """Events until the browser goes away, or the log-in of `token` ends (None: a public display); asked for every `look_s` seconds."""
     room = web.room
     waker, told, looked = room.changed(), -1, asyncio.get_running_loop().time()
     yield b"retry: 1000\n\n"
@@ -45,7 +45,7 @@ async def stream(web: Web, token: str | None) -> AsyncIterator[bytes]:
             except TimeoutError:
                 yield event("beat", {"now_ms": room.clock.now().utc_us // 1000})
             now = asyncio.get_running_loop().time()
-            if token is not None and now - looked > LOOK_S:
+            if token is not None and now - looked >= look_s:
                 looked = now
                 if await find_who(web, token, "") is None:
                     yield event("bye", {})

@@ -33,7 +33,7 @@ def _environment() -> Environment:
                        lstrip_blocks=True)
     made.filters.update(hhmm=partial(local_time, form="%H:%M"), hhmmss=partial(local_time, form="%H:%M:%S"),
                         day=partial(local_time, form="%Y-%m-%d"), moment=partial(local_time, form="%Y-%m-%d %H:%M:%S"),
-                        gigabytes=views.gigabytes, ms=lambda us: us // 1000)
+                        size=views.size, ms=lambda us: us // 1000)
     made.globals.update(request_id=lambda: secrets.token_hex(16))
     return made
 

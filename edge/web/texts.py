@@ -41,4 +41,11 @@ class Texts:
         text = self._catalogues[language].get(f"{family}.{word}")
         if text is None:
             return self.say(language, "word.unknown", word=word)
-        return text.format_map(facts)
+        return text.format_map(_Facts(facts))
+
+
+class _Facts(dict[str, object]):
+    """Facts that came with a word; one that did not come is left blank: a refusal must be shown in any case."""
+
+    def __missing__(self, key: str) -> str:
+        return ""

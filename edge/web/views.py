@@ -63,6 +63,11 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f}" if count < 100e9 else f"{count / 1e9:,.0f}"
 
 
+def size(count: int) -> str:
+    """Bytes with their unit: MB (10^6) below one GB (10^9)."""
+    return f"{gigabytes(count)} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"
+
+
 def stream_name(web: Web, language: str, stream: str) -> str:
     return web.desk.stream_names.get(stream, {}).get(language) or stream
 

@@ -12,9 +12,12 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import httpx
@@ -106,11 +109,13 @@ class Hall:
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://127.0.0.1",
                                  headers={"Origin": "http://127.0.0.1", "Sec-Fetch-Site": "same-origin"})
 
-    async def browser(self, staff_id: str) -> httpx.AsyncClient:
-        client = self.client()
-        answer = await client.post("/login", data={"staff_id": staff_id, "password": PASSWORDS[staff_id]})
-        assert answer.status_code == 303, answer.text
-        return client
+    @asynccontextmanager
+    async def browser(self, staff_id: str, password: str = "") -> AsyncIterator[httpx.AsyncClient]:
+        """A browser in which somebody has logged in through the page."""
+        async with self.client() as client:
+            answer = await client.post("/login", data={"staff_id": staff_id, "password": password or PASSWORDS[staff_id]})
+            assert answer.status_code == 303, answer.text
+            yield client
 
     async def plan(self, session: str = SESSION, start_us: int | None = None, source: str = "platform") -> None:
         start = self.clock.now().utc_us if start_us is None else start_us
@@ -124,7 +129,8 @@ class Hall:
 
     async def roster(self, session: str = SESSION, people: list[tuple[str, str, str | None]] | None = None) -> None:
         candidates = tuple(
-            Candidate(f"C-{number[-4:]}", name, "resident_id", number, f"2026{i:05d}", seat, "SPECIAL", "1.2 低压电工作业", "初训", "理论", True)
+            Candidate(f"C-{number[-4:]}", name, "resident_id", number, f"2026{i:05d}", seat, "SPECIAL", "1.2 低压电工作业", "初训",
+                      "理论", True)
             for i, (name, number, seat) in enumerate(PEOPLE if people is None else people, 217))
         roster = Roster(session, "P" + session[1:], 1, candidates)
         await self.room.accept_roster(e.RosterAccepted(at=self.clock.now(), session=session, version=1, count=len(candidates),
@@ -167,14 +173,14 @@ class Hall:
                                              to_utc_us=now.utc_us - 8 * US, dur_us=12 * US, reason="camera-lost"))
         await self.room.report(e.Sealed(
             at=now, session=session, revision=1, opened_total=state.opened_total, closed_total=state.closed_total + 1,
-            keep_until="2033-05-25", retention_policy="RP-SPECIAL-6Y", retention_basis="特种作业档案不少于证件有效期(6年)，另加180日发证余量"))
+            keep_until="2033-05-25", retention_policy="RP-SPECIAL-6Y", retention_basis="特种作业档案不少于证件有效期(6年)"))
         await self.room.report(e.ManifestSigned(at=now, session=session, revision=1, digest="cd" * 32))
 
     async def receipt(self, verdict: str = "accepted", session: str = SESSION) -> None:
         now = self.clock.now()
         await self.room.report(e.ReceiptVerified(
-            at=now, session=session, answers="session-manifest", digest="cd" * 32, receipt_sha256="ef" * 32, verdict=verdict, platform_seq=1,
-            received_utc_us=now.utc_us, revision=1, reasons=() if verdict == "accepted" else ("E-ROSTER",)))
+            at=now, session=session, answers="session-manifest", digest="cd" * 32, receipt_sha256="ef" * 32, verdict=verdict,
+            platform_seq=1, received_utc_us=now.utc_us, revision=1, reasons=() if verdict == "accepted" else ("E-ROSTER",)))
 
     async def segment(self, stream: str, seq: int, start: Stamp, seconds: float, run: str = "a" * 32, *, end_reason: str = "rotated",
                       body: bytes | None = None) -> Path:
@@ -200,16 +206,25 @@ class Hall:
         path.write_bytes(jpeg)
 
 
+@cache
+def _staff_file() -> bytes:
+    """The staff of every hall, hashed once."""
+    names = {"T001": "样例主考", "T002": "样例监考一", "T003": "样例监考二", "A001": "样例审计", "Y001": "样例管理"}
+    roles = {"A001": "auditor", "Y001": "sysadmin"}
+    with TemporaryDirectory() as folder:
+        book = StaffBook(Path(folder) / "staff.json", SimClock())
+        for staff_id, name in names.items():
+            book.add(staff_id, name, roles.get(staff_id, "staff"), PASSWORDS[staff_id], PINS.get(staff_id))
+        return (Path(folder) / "staff.json").read_bytes()
+
+
 def build_hall(folder: Path, clock: Clock) -> Hall:
     """A room over a new database in `folder`, or over the one that is there."""
     around, reports = Surroundings(), [Report("PASS WITH DECLARED GAPS", "front: 1 declared gap", ("manifest-1: signature holds",))]
     database = Database(folder / "state" / "edge.db", ballast=False)
     staff = StaffBook(folder / "state" / "staff.json", clock)
-    names = {"T001": "样例主考", "T002": "样例监考一", "T003": "样例监考二", "A001": "样例审计", "Y001": "样例管理"}
-    roles = {"A001": "auditor", "Y001": "sysadmin"}
     if not staff.members:
-        for staff_id, name in names.items():
-            staff.add(staff_id, name, roles.get(staff_id, "staff"), PASSWORDS[staff_id], PINS.get(staff_id))
+        (folder / "state" / "staff.json").write_bytes(_staff_file())
     instruments = Instruments(around.streams, lambda stream: status_of(around, stream, clock.now()), lambda: around.reader,
                               lambda: around.disk, lambda: around.clock)
     room = Room(clock, Journal(database, link), Catalog(database), Outbox(database), staff, instruments,

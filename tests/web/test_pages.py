@@ -1,0 +1,419 @@
+"""The pages of an exam day over a real Room: what they show in each state, what each form does, and every way in which it is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from edge.clock import US
+from edge.idcheck.reader import ReaderStatus
+from edge.sessions import events as e
+from edge.sessions.machine import State
+from edge.status import ClockReading, DiskReading
+from edge.storage.journal import Envelope
+
+if TYPE_CHECKING:
+    from tests.web.conftest import Hall
+
+SESSION, LATER = "S20261126-KD01-R01-01", "S20261126-KD01-R01-02"
+S = f"/s/{SESSION}"
+PIN = {"T001": "1001", "T002": "1002", "T003": "1003"}
+SIGNED = {"pin": "1001", "second": "T002", "second_pin": "1002", "empty": "yes", "absences": "yes"}
+HTMX = {"HX-Request": "true"}
+NUMBERS = ("000000199001010018", "000000196603050099")
+
+
+async def post(client: httpx.AsyncClient, path: str, **fields: str) -> httpx.Response:
+    return await client.post(path, data={"x": "y", **fields}, headers=HTMX)
+
+
+def state(hall: Hall) -> str:
+    return hall.room.state.sessions[SESSION].state
+
+
+# ---- what is shown --------------------------------------------------------------------------------------------------------
+
+async def test_today_is_empty_with_words_and_then_shows_the_next_large(hall: Hall) -> None:
+    async with hall.browser("T001") as chief, hall.browser("A001") as auditor:
+        empty = await chief.get("/")
+        assert "今天没有待进行的场次" in empty.text and "全部已上报" in empty.text
+        await hall.plan(LATER, hall.clock.now().utc_us + 3 * 3600 * US)
+        await hall.plan()
+        await hall.roster()
+        await hall.plan("S20261127-KD01-R01-01", hall.clock.now().utc_us + 24 * 3600 * US)
+        shown = await chief.get("/")
+        assert shown.text.index(SESSION) < shown.text.index(LATER) and "S20261127" not in shown.text
+        assert "14:00" in shown.text and "5 人" in shown.text and f'href="{S}"' in shown.text
+        assert f'href="{S}"' in (await auditor.get("/")).text
+
+
+async def test_a_live_session_comes_first_whatever_the_hour(hall: Hall) -> None:
+    await hall.plan(LATER, hall.clock.now().utc_us - 3600 * US)
+    await hall.to("checkin")
+    async with hall.browser("T002") as proctor:
+        text = (await proctor.get("/")).text
+        assert text.index(SESSION) < text.index(LATER) and "正在进行" in text and "进入入场核验" in text
+
+
+async def test_what_waits_to_be_reported_is_counted(hall: Hall) -> None:
+    await hall.to("checkin")
+    await hall.room.report(e.OpenSigned(at=hall.clock.now(), session=SESSION, digest="ab" * 32),
+                           Envelope("session-open", "ab" * 32, b"{}", priority=0))
+    async with hall.browser("T001") as chief:
+        text = (await chief.get("/")).text
+        assert "项待上报" in text and "省平台 · 待上报 1" in text
+        await hall.room.report(e.PlatformLost(at=hall.clock.now(), reason="timeout"))
+        assert "省平台离线（超时）· 1 项待上报" in (await chief.get("/now")).text
+        await hall.room.outbox.park(1, "http_422")
+        await hall.room.report(e.PlatformBack(at=hall.clock.now()))
+        text = (await chief.get("/")).text
+        assert "1 项被省平台退回" in text and "http_422" in text
+
+
+@pytest.mark.parametrize(("reached", "path"), [
+    ("planned", "preflight"), ("preflight", "preflight"), ("checkin", "checkin"), ("running", "run"), ("closing", "close"),
+    ("sealing", "close"), ("sealed", "done")])
+async def test_each_state_has_its_page_and_every_other_page_leads_there(hall: Hall, reached: str, path: str) -> None:
+    await hall.to(reached)
+    async with hall.browser("T001") as chief, hall.browser("T002") as proctor:
+        assert (await chief.get(S)).headers["location"] == f"{S}/{path}"
+        for other in {"preflight", "checkin", "run", "close", "done", "waive", "cancel", "abort"}:
+            answer = await chief.get(f"{S}/{other}")
+            assert answer.status_code == 200 or answer.headers["location"] == f"{S}/{path}", other
+            moved = await chief.get(f"{S}/{other}", headers=HTMX)
+            assert moved.status_code == 200 or moved.headers["hx-redirect"] == f"{S}/{path}", other
+        for person in (chief, proctor):
+            shown = await person.get(f"{S}/{path}")
+            assert shown.status_code == 200 and len(re.findall(r'class="[^"]*\bprimary\b', shown.text)) <= 1
+            assert "HX-Refresh" not in shown.headers
+        news = await chief.get(f"{S}/{path}", headers={**HTMX, "X-Shown": "another"})
+        assert path == "done" or news.headers["HX-Refresh"] == "true"
+
+
+async def test_the_preflight_list_is_worst_first_and_each_line_says_what_to_do(hall: Hall) -> None:
+    await hall.to("preflight")
+    hall.around.lost.add("front")
+    hall.around.reader = ReaderStatus("lost", None, "absent", 0)
+    hall.around.clock = ClockReading("unsynced", 0)
+    hall.around.disk = DiskReading(20 * 10**9, 10**12, True, "")
+    async with hall.browser("T001") as chief, hall.browser("Y001") as sysadmin, hall.browser("T002") as proctor:
+        text = (await chief.get(f"{S}/preflight")).text
+        lights = re.findall(r'<tr><td class="(ok|warn|bad)">', text)
+        assert lights == sorted(lights, key=["bad", "warn", "ok"].index) and {"bad", "ok"} <= set(lights)
+        assert "不可开考" in text and "没有应答（未插入）" in text and "未同步。请检查对时服务" in text
+        assert f"/s/{SESSION}/waive?item=stream%3Afront" in text, "another camera still records"
+        for other in (sysadmin, proctor):
+            seen = (await other.get(f"{S}/preflight")).text
+            assert "/waive?" not in seen and "/open" not in seen
+    hall.around.disk = DiskReading(0, 10**12, False, "Read-only file system")
+    async with hall.browser("T001") as chief:
+        text = (await chief.get(f"{S}/preflight")).text
+        assert "写盘测试失败（Read-only file system）" in text and "存储故障" not in text, "the strip looks every five seconds"
+        await hall.sim.pass_time(5)
+        assert "存储故障（Read-only file system）" in (await chief.get("/now")).text
+
+
+async def test_the_strip_says_what_is_wrong_in_words(hall: Hall) -> None:
+    async with hall.browser("T001") as chief:
+        good = (await chief.get("/now")).text
+        assert "录像 2 路" in good and "拾音 -32 dBFS" in good and 'class="bad"' not in good
+        hall.around.lost |= {"rear", "mic"}
+        hall.around.reader = ReaderStatus("lost", None, "silent", 0)
+        bad = (await chief.get("/now?tiles=1")).text
+        assert "录像 1/2 路，后摄像无录像" in bad and "无拾音" in bad and "身份证阅读器失联（没有应答）" in bad
+        assert bad.count('class="bad"') == 5, "three of the strip, two captions"
+        assert 'id="cap-rear" class="bad"' in bad and "9.0 秒前" in bad
+
+
+async def test_names_are_masked_and_numbers_shortened_on_every_page(hall: Hall) -> None:
+    await hall.to("checkin")
+    await hall.card("样例甲", NUMBERS[0])
+    await hall.card("样例辛", NUMBERS[1])
+    await hall.unreadable()
+    pages = [f"{S}/checkin", "/gate"]
+    async with hall.browser("T001") as chief, hall.browser("A001") as auditor:
+        for path in pages:
+            text = (await chief.get(path)).text
+            assert all(secret not in text for secret in (*NUMBERS, "样例甲", "样例辛"))
+        text = (await chief.get(f"{S}/checkin")).text
+        assert "样*甲" in text and "****0018" in text and "样*辛" in text and "不在名单" in text and "01 号" in text
+        await hall.to("closing")
+        text = (await chief.get(f"{S}/close")).text
+        assert "样*䶮" in text and "阿***例" in text and "样例乙" not in text and "000000198502150022" not in text
+        await hall.to("sealed")
+        for client, path in ((chief, f"{S}/done"), (auditor, f"/archive/{SESSION}")):
+            text = (await client.get(path)).text
+            assert all(secret not in text for secret in (*NUMBERS, "样例甲", "样例乙"))
+
+
+async def test_the_verdicts_at_the_door(hall: Hall) -> None:
+    """Words, colour and tone of each; counts add up; a person without a seat is not overlooked (U5)."""
+    await hall.plan(LATER, hall.clock.now().utc_us + 3600 * US)
+    await hall.roster(LATER, [("样例癸", "000000200808010102", "11")])
+    async with hall.browser("T002") as proctor:
+        await hall.card("样例甲", NUMBERS[0])
+        assert hall.room.last_verdict and hall.room.last_verdict.code == "E-NOT-OPEN"
+        await hall.to("checkin")
+        seen: dict[str, tuple[str, str, str]] = {}
+        for name, number in (("样例甲", NUMBERS[0]), ("样例甲", NUMBERS[0]), ("样例辛", NUMBERS[1]), ("样例癸", "000000200808010102"),
+                             ("样例䶮", "000000198810080070")):
+            await hall.sim.pass_time(1)
+            await hall.card(name, number)
+            text = (await proctor.get(f"{S}/checkin")).text
+            found = re.search(r'class="verdict (\w+)" data-verdict="([^"]+)" data-sound="(\w+)">\s*<p class="says">([^<]+)', text)
+            assert found is not None
+            seen[f"{name}{len(seen)}"] = (found[1], found[3], found[4])
+            assert (LATER in text) is (name == "样例癸"), "where somebody belongs is said to the person"
+        assert seen == {"样例甲0": ("ok", "ok", "✓ 核验通过"), "样例甲1": ("warn", "warn", "▲ 已核验过（14:00）"),
+                        "样例辛2": ("bad", "error", "✕ 不在本场名单"), "样例癸3": ("warn", "warn", "▲ 不是本场考生"),
+                        "样例䶮4": ("warn", "ok", "✓ 核验通过")}
+        numbers = [int(n) for n in re.findall(r"<dd>(\d+)</dd>", text)]
+        assert numbers == [5, 2, 3, 3, 1] and numbers[0] == numbers[1] + numbers[3]
+        assert "未排座，请找监考员" in text
+
+
+async def test_the_gate_shows_one_verdict_for_a_while_and_no_list(hall: Hall) -> None:
+    async with hall.client() as anybody:
+        assert "现在不在入场时间" in (await anybody.get("/gate")).text
+        await hall.to("checkin")
+        assert "请刷身份证" in (await anybody.get("/gate")).text
+        await hall.card("样例甲", NUMBERS[0])
+        await hall.sim.pass_time(3)
+        text = (await anybody.get("/gate")).text
+        assert "核验通过" in text and "01 号机" in text and "样*甲" in text and "Seat 01" in text and "0018" not in text
+        await hall.card("样例辛", NUMBERS[1])
+        text = (await anybody.get("/gate")).text
+        assert "不在本场名单" in text and "01 号机" not in text and "样*甲" not in text
+        await hall.sim.pass_time(9)
+        assert "样*辛" not in (await anybody.get("/gate")).text
+
+
+async def test_english_stands_beside_chinese(hall: Hall) -> None:
+    await hall.to("checkin")
+    async with hall.browser("T001") as chief:
+        answer = await chief.post("/language", data={"to": "en", "back": f"{S}/checkin"})
+        assert answer.headers["location"] == f"{S}/checkin"
+        text = (await chief.get(f"{S}/checkin")).text
+        assert '<html lang="en">' in text and "Start exam · hold 2 s" in text and "Front camera" not in text
+        assert "Video × 2" in text
+        await chief.post("/language", data={"to": "klingon", "back": "//evil.example"})
+        assert '<html lang="en">' in (await chief.get("/")).text
+
+
+# ---- what is pressed ------------------------------------------------------------------------------------------------------
+
+async def test_a_whole_day_through_the_forms(hall: Hall) -> None:
+    await hall.plan()
+    await hall.roster()
+    async with hall.browser("T001") as chief:
+        async def press(word: str, to: str, **fields: str) -> None:
+            answer = await post(chief, f"{S}/{word}", **fields)
+            assert answer.status_code == 204 and answer.headers["hx-redirect"] == f"{S}/{to}", answer.text
+
+        await press("begin", "preflight")
+        for staff_id, pin in PIN.items():
+            await press("sign-in", "preflight", staff_id=staff_id, pin=pin)
+        await press("exits", "preflight", free="yes")
+        assert "就绪" in (await chief.get(f"{S}/preflight")).text
+        await press("open", "checkin")
+        await hall.card("样例甲", NUMBERS[0])
+        await press("start", "run", held_ms="2003")
+        await press("end", "close", held_ms="2003", pin=PIN["T001"])
+        await press("seal", "close", pin=PIN["T001"], second="T002", second_pin=PIN["T002"], absences="yes", empty="yes")
+        assert "正在收齐最后的录像" in (await chief.get(f"{S}/close")).text
+        await hall.to("sealed")
+        assert "上报中" in (await chief.get(f"{S}/done")).text
+        await hall.receipt("rejected")
+        text = (await chief.get(f"{S}/done")).text
+        assert "被退回" in text and "E-ROSTER" in text and "12.0" in text and "摄像机断开" in text
+        await hall.receipt("accepted")
+        assert "省平台已接收" in (await chief.get(f"{S}/done")).text
+    order = hall.room.state.sessions[SESSION].seal_order
+    assert order is not None and order.statement == "seal.statement" and len(order.absent) == 4
+
+
+async def test_a_form_without_htmx_leads_on_and_a_refusal_is_a_page(hall: Hall) -> None:
+    await hall.to("planned")
+    async with hall.browser("T001") as chief:
+        answer = await chief.post(f"{S}/begin", data={"request_id": "1"})
+        assert answer.status_code == 303 and answer.headers["location"] == f"{S}/preflight"
+        refused = await chief.post(f"{S}/open", data={"request_id": "2"})
+        assert refused.status_code == 409 and "还不能开始入场" in refused.text and "<html" in refused.text and f'href="{S}"' in refused.text
+
+
+async def test_a_waiver_is_written_with_reason_and_second_person(hall: Hall) -> None:
+    await hall.to("preflight")
+    hall.around.lost.add("front")
+    async with hall.browser("T001") as chief:
+        assert "前摄像" in (await chief.get(f"{S}/waive?item=stream:front")).text
+        assert "不需要或不能豁免" in (await chief.get(f"{S}/waive?item=reader")).text
+        assert "不需要或不能豁免" in (await chief.get(f"{S}/waive?item=<script>")).text
+        fields = {"item": "stream:front", "reason": "镜头损坏，后摄像覆盖全场", "second": "T002", "second_pin": PIN["T002"]}
+        refused = await post(chief, f"{S}/waive", **{**fields, "second_pin": "0000"})
+        assert refused.status_code == 403 and "样例监考一的签名码不正确" in refused.text
+        assert (await post(chief, f"{S}/waive", **{**fields, "reason": "  "})).status_code == 422
+        assert "不能豁免" in (await post(chief, f"{S}/waive", **{**fields, "item": "reader"})).text
+        assert (await post(chief, f"{S}/waive", **fields)).status_code == 204
+        assert "已豁免" in (await chief.get(f"{S}/preflight")).text
+    assert hall.room.state.sessions[SESSION].waivers[0].reason == fields["reason"]
+
+
+@pytest.mark.parametrize(("reached", "word", "fields", "status", "says"), [
+    ("preflight", "begin", {}, 204, ""),
+    ("preflight", "sign-in", {"staff_id": "T002", "pin": "9999"}, 403, "签名码不正确"),
+    ("preflight", "sign-in", {"staff_id": "", "pin": ""}, 403, "签名码不正确"),
+    ("preflight", "exits", {}, 422, "尚未确认安全通道"),
+    ("preflight", "open", {}, 409, "还不能开始入场：人员、安全通道未通过"),
+    ("planned", "open", {}, 409, "场次现在是“待考”"),
+    ("checkin", "start", {"held_ms": "2000"}, 409, "还没有考生通过核验"),
+    ("running", "end", {"held_ms": "2000", "pin": "0000"}, 403, "签名码不正确"),
+    ("running", "end", {"held_ms": "100", "pin": "1001"}, 422, "按住时间不足"),
+    ("running", "end", {"held_ms": "١٢٣٤", "pin": "1001"}, 422, "按住时间不足"),
+    ("running", "end", {"held_ms": "99999999999", "pin": "1001"}, 422, "按住时间不足"),
+    ("running", "abort", {"held_ms": "2000", "pin": "1001"}, 422, "请写明原因"),
+    ("running", "cancel", {"pin": "1001", "reason": "x"}, 409, "场次现在是“考试中”"),
+    ("closing", "seal", {"pin": "1001", "second": "T002", "second_pin": "1002", "absences": "yes"}, 422, "尚未确认考场已清空"),
+    ("closing", "seal", {"pin": "1001", "second": "T002", "second_pin": "1002", "empty": "yes"}, 422, "4 名缺考尚未确认"),
+    ("closing", "seal", SIGNED | {"second": "T001", "second_pin": "1001"}, 409, "必须是本场的监考员"),
+    ("checkin", "seal", SIGNED, 409, "场次现在是“入场核验”"),
+    ("preflight", "cancel", {"pin": "1001", "reason": " "}, 422, "请写明原因"),
+    ("sealed", "end", {"held_ms": "2000", "pin": "1001"}, 409, "场次现在是“已封存”"),
+])
+async def test_every_refusal_is_said_in_words_and_changes_nothing(hall: Hall, reached: str, word: str, fields: dict[str, str], status: int,
+                                                                   says: str) -> None:
+    await hall.to(reached)
+    before = hall.room.version
+    async with hall.browser("T001") as chief:
+        answer = await post(chief, f"{S}/{word}", **fields)
+    assert answer.status_code == status and says in answer.text
+    assert state(hall) == reached and hall.room.version == before
+    if status != 204:
+        assert len(re.findall(r"<p>", answer.text)) == 2, "what happened, and what to do"
+
+
+async def test_start_needs_recording_time_and_a_held_button(hall: Hall) -> None:
+    await hall.to("checkin")
+    await hall.card("样例甲", NUMBERS[0])
+    async with hall.browser("T001") as chief:
+        assert (await post(chief, f"{S}/start", held_ms="1500")).status_code == 422
+        hall.around.lost.add("rear")
+        refused = await post(chief, f"{S}/start", held_ms="2000")
+        assert refused.status_code == 409 and "后摄像在最近 2 秒没有录到数据" in refused.text
+        hall.around.lost.clear()
+        await hall.sim.pass_time(6 * 60)
+        late = await post(chief, f"{S}/start", held_ms="2000")
+        assert late.status_code == 422 and "请写明原因" in late.text
+        assert (await post(chief, f"{S}/start", held_ms="2000", reason="等候考生")).status_code == 204
+    started = hall.room.state.sessions[SESSION].started
+    assert started is not None and started.reason == "等候考生"
+
+
+async def test_only_one_session_at_a_time(hall: Hall) -> None:
+    await hall.plan(LATER)
+    await hall.roster(LATER)
+    await hall.room.begin_preflight(LATER, "T001")
+    await hall.to("checkin")
+    async with hall.browser("T001") as chief:
+        refused = await post(chief, f"/s/{LATER}/open")
+        assert refused.status_code == 409 and SESSION in refused.text
+
+
+async def test_calling_off_before_and_after_the_doors(hall: Hall) -> None:
+    await hall.to("preflight")
+    async with hall.browser("T001") as chief:
+        answer = await post(chief, f"{S}/cancel", pin=PIN["T001"], reason="停电通知", held_ms="2000")
+        assert answer.headers["hx-redirect"] == f"{S}/done" and "本场已取消" in (await chief.get(f"{S}/done")).text
+        await hall.plan(LATER)
+        await hall.roster(LATER)
+        await hall.to("checkin", LATER)
+        answer = await post(chief, f"/s/{LATER}/abort", pin=PIN["T001"], reason="火警疏散", held_ms="2000")
+        assert answer.headers["hx-redirect"] == f"/s/{LATER}/close"
+        text = (await chief.get(f"/s/{LATER}/close")).text
+        assert "已取消" in text and "火警疏散" in text and "录像仍在继续" in text
+
+
+async def test_a_request_that_comes_twice_does_one_thing(hall: Hall) -> None:
+    """The second gets the first one's answer, even when the room has gone on; a refused one may be sent again."""
+    await hall.to("checkin")
+    await hall.card("样例甲", NUMBERS[0])
+    async with hall.browser("T001") as chief, hall.browser("T002") as proctor:
+        refused = await post(chief, f"{S}/start", held_ms="5", request_id="a" * 32)
+        assert refused.status_code == 422
+        first = await post(chief, f"{S}/start", held_ms="2000", request_id="a" * 32)
+        await hall.to("closing")
+        version = hall.room.version
+        again = await post(chief, f"{S}/start", held_ms="2000", request_id="a" * 32)
+        assert first.headers["hx-redirect"] == again.headers["hx-redirect"] == f"{S}/run" and hall.room.version == version
+        other = await post(chief, f"{S}/start", held_ms="2000", request_id="b" * 32)
+        assert other.status_code == 409
+        assert (await post(proctor, f"{S}/sign-in", staff_id="T002", pin=PIN["T002"], request_id="a" * 32)).status_code == 204
+
+
+async def test_too_many_wrong_pins_are_slowed_in_words(hall: Hall) -> None:
+    await hall.to("preflight")
+    async with hall.browser("T001") as chief:
+        for _ in range(5):
+            await post(chief, f"{S}/sign-in", staff_id="T002", pin="0000")
+        slowed = await post(chief, f"{S}/sign-in", staff_id="T002", pin=PIN["T002"])
+        assert slowed.status_code == 429 and "请等待 1 秒" in slowed.text
+        assert hall.room.state.sessions[SESSION].state is State.PREFLIGHT
+
+
+@pytest.mark.parametrize("path", ["/s/nothing", "/s/nothing/preflight", f"/s/{SESSION}%2f..%2f", "/s/..%2f..%2fetc/run", "/nowhere",
+                                  "/static/..%2fapp.py", "/static/../app.py", "/static/nothing.js"])
+async def test_what_is_not_there_is_said_in_words(hall: Hall, path: str) -> None:
+    await hall.to("planned")
+    async with hall.browser("A001") as auditor, hall.browser("T001") as chief:
+        for client in (auditor, chief):
+            answer = await client.get(path)
+            assert answer.status_code in (403, 404) and re.search(r"没有|无权", answer.text)
+
+
+async def test_words_from_outside_are_shown_and_never_run(hall: Hall) -> None:
+    evil = "<script>alert(1)</script>"
+    await hall.to("preflight")
+    async with hall.browser("T001") as chief, hall.browser("A001") as auditor:
+        await post(chief, f"{S}/cancel", pin=PIN["T001"], reason=evil, held_ms="2000")
+        for client, path in ((auditor, f"/archive?q={evil}"), (auditor, f"/archive/{SESSION}"), (chief, "/login?next=" + evil)):
+            assert evil not in (await client.get(path)).text
+        refused = await post(chief, f"{S}/sign-in", staff_id=evil, pin="0000")
+        assert evil not in refused.text and "&lt;script&gt;" in refused.text
+
+
+async def test_the_archive_finds_by_id_and_by_day(hall: Hall) -> None:
+    await hall.to("sealed")
+    await hall.plan(LATER, hall.clock.now().utc_us + 26 * 3600 * US)
+    async with hall.browser("A001") as auditor:
+        assert (await auditor.get(f"/archive?q={SESSION}")).headers["location"] == f"/archive/{SESSION}"
+        unknown = await auditor.get("/archive?q=S2026")
+        assert unknown.status_code == 404 and "没有编号为“S2026”的场次" in unknown.text and SESSION in unknown.text
+        one = (await auditor.get("/archive?day=2026-11-26")).text
+        assert SESSION in one and LATER not in one
+        assert "没有符合条件的场次" in (await auditor.get("/archive?day=2020-01-01")).text
+        assert (await auditor.get("/archive?day=yesterday")).status_code == 400
+
+
+async def test_a_stream_of_which_nothing_is_kept_is_never_called_whole(hall: Hall) -> None:
+    await hall.to("sealed")
+    async with hall.browser("A001") as auditor:
+        text = (await auditor.get(f"/archive/{SESSION}")).text
+        assert text.count("✕ 没有录像") == 3 and "✓ 完整" not in text and "摄像机断开" in text
+
+
+async def test_the_evidence_is_checked_and_said_in_plain_words(hall: Hall) -> None:
+    await hall.to("sealed")
+    async with hall.browser("A001") as auditor:
+        text = (await post(auditor, f"/archive/{SESSION}/verify")).text
+        assert 'class="result warn"' in text and "缺口均已申报" in text and "front: 1 declared gap" in text
+        hall.reports.append(type(hall.reports[0])("FAIL", "front 7: digest differs", ()))
+        whole = await auditor.post(f"/archive/{SESSION}/verify", data={"x": "y"})
+        assert "未通过" in whole.text and "digest differs" in whole.text and "<html" in whole.text
+
+
+async def test_the_administrator_sees_staff_without_secrets(hall: Hall) -> None:
+    async with hall.browser("Y001") as sysadmin:
+        text = (await sysadmin.get("/admin")).text
+        assert "SAM-000" in text and "T001" in text and "argon2" not in text and "chief-password" not in text
