@@ -205,12 +205,16 @@ class Room:
             "audio_peak_cdb", "silent_ms")}
         facts |= {"start_utc_us": start.utc_us, "end_utc_us": end.utc_us, "start_boot_us": start.boot_us, "end_boot_us": end.boot_us,
                   "boot_id": start.boot_id, "path": path, "sidecar_sha256": sidecar_sha256}
-        await self.catalog.add_segment(Segment(**facts))
+        segment = Segment(**facts)
         async with self._turn:
-            for session in list(self.state.sessions.values()):
-                if (session.covers(start, end) and session.opened and sidecar.stream in session.opened.streams
-                        and not self.catalog.in_session(session.id, sidecar.stream, sidecar.seq)):
-                    await self._append(e.SegmentStored(at=self.clock.now(), session=session.id, **facts))
+            owed = [s.id for s in self.state.sessions.values()
+                    if s.covers(start, end) and s.opened and sidecar.stream in s.opened.streams
+                    and not self.catalog.in_session(s.id, sidecar.stream, sidecar.seq)]
+            if not owed:
+                await self.catalog.add_segment(segment)
+            for session_id in owed:     # the row comes with the last fact: until all are written, the intake brings the segment again
+                await self._append(e.SegmentStored(at=self.clock.now(), session=session_id, **facts),
+                                   *((segment,) if session_id == owed[-1] else ()))
 
     async def clock_stepped(self, at: Stamp, delta_us: int) -> None:
         """The wall clock jumped: a fact of the live session if there is one, so that its manifest says so."""
@@ -238,8 +242,11 @@ class Room:
                 return
             if session.roster and session.roster.roster_sha256 == accepted.roster_sha256:
                 return
-            await self._append(accepted, People([(c, self.subject(c.number)) for c in roster.candidates]))
-            self.rosters[session.id] = roster
+            try:
+                await self._append(accepted, People([(c, self.subject(c.number)) for c in roster.candidates]))
+            finally:                                                # on disk though the caller was cancelled: then it is so
+                if self.state.sessions[session.id].roster is accepted:
+                    self.rosters[session.id] = roster
 
     async def begin_preflight(self, session_id: str, by: str) -> None:
         async with self._turn:
@@ -371,6 +378,7 @@ class Room:
     async def viewed(self, session_id: str, by: str, stream: str, reason: str = "") -> None:
         """Somebody is about to play footage: on disk before the first byte leaves."""
         async with self._turn:
+            self._known(session_id)
             await self._do(e.FootageViewed(at=self.clock.now(), session=session_id, by=by, stream=stream, reason=reason or None))
 
     # ---- questions ----------------------------------------------------------------------------------------------------

@@ -76,15 +76,7 @@ def write_bundle(folder: Path, contents: Contents, footage: Path, progress: Call
         raise FileExistsError(f"{folder} is not empty; nothing was written. Name a new folder.")
     newest: dict[str, Any] = parse(base64.b64decode(parse(contents.manifests[max(contents.manifests)])["payload"]))
     paths = {row.seq: row.event.path for row in contents.rows if isinstance(row.event, SegmentStored)}
-    files = {
-        **{manifest_name(revision): data for revision, data in contents.manifests.items()},
-        **{receipt_name(revision): data for revision, data in contents.receipts.items()},
-        OPEN_NAME: contents.session_open, ROOT_NAME: contents.root_pem, GUIDE_NAME: GUIDE.read_bytes(),
-        JOURNAL_NAME: b"".join(to_line(row) + b"\n" for row in contents.rows),
-        SUMS_NAME: checks.sums(newest),
-        **({OPEN_RECEIPT_NAME: contents.open_receipt} if contents.open_receipt is not None else {}),
-    }
-    for name, data in files.items():
+    for name, data in _small_files(contents, newest).items():
         _put(folder / name, io.BytesIO(data))
     missing, done, total = [], 0, sum(entry["bytes"] for entry in newest["segments"])
     for entry in newest["segments"]:
@@ -104,6 +96,18 @@ def write_bundle(folder: Path, contents: Contents, footage: Path, progress: Call
         if progress:
             progress(done, total)
     return missing
+
+
+def _small_files(contents: Contents, newest: dict[str, Any]) -> dict[str, bytes]:
+    """Everything of a bundle but the media, by name."""
+    return {
+        **{manifest_name(revision): data for revision, data in contents.manifests.items()},
+        **{receipt_name(revision): data for revision, data in contents.receipts.items()},
+        OPEN_NAME: contents.session_open, ROOT_NAME: contents.root_pem, GUIDE_NAME: GUIDE.read_bytes(),
+        JOURNAL_NAME: b"".join(to_line(row) + b"\n" for row in contents.rows),
+        SUMS_NAME: checks.sums(newest),
+        **({OPEN_RECEIPT_NAME: contents.open_receipt} if contents.open_receipt is not None else {}),
+    }
 
 
 def _put(path: Path, source: BinaryIO) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import astuple, dataclass
 
+from edge.sessions.events import Event
 from edge.storage.database import Database
 
 
@@ -35,6 +36,16 @@ class Segment:
     clock_state: str
     audio_peak_cdb: int | None
     silent_ms: int | None
+
+    def write(self, connection: sqlite3.Connection, seq: int, event: Event) -> None:
+        """Beside its SegmentStored, in the same transaction: the row is never there without the session's fact."""
+        _insert(connection, self, in_session=True)
+
+
+def _insert(connection: sqlite3.Connection, segment: Segment, *, in_session: bool) -> bool:
+    values = (*astuple(segment), in_session)
+    marks = ",".join("?" * len(values))
+    return connection.execute(f"INSERT OR IGNORE INTO segment VALUES ({marks})", values).rowcount == 1  # noqa: S608
 
 
 _COLUMNS = ", ".join(Segment.__dataclass_fields__)
@@ -86,13 +97,7 @@ class Catalog:
 
     async def add_segment(self, segment: Segment) -> bool:
         """Add a segment's row; False if it was there already (the folder is read again at each start)."""
-        values = (*astuple(segment), 0)
-
-        def change(connection: sqlite3.Connection) -> bool:
-            marks = ",".join("?" * len(values))
-            return connection.execute(f"INSERT OR IGNORE INTO segment VALUES ({marks})", values).rowcount == 1  # noqa: S608
-
-        return await self._database.write(change)
+        return await self._database.write(lambda connection: _insert(connection, segment, in_session=False))
 
     def last_seq(self, stream: str) -> int:
         """The highest sequence number known of a stream; -1 if none."""
