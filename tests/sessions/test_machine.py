@@ -1,0 +1,339 @@
+"""Which fact may follow which: the whole table as the documents print it, each contradiction, and random histories."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from edge.clock import Stamp
+from edge.sessions import events as e
+from edge.sessions import machine
+from edge.sessions.machine import IllegalStep, RoomState, Session, State, step
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/design/states.md").read_text(encoding="utf-8")
+AT = Stamp(1_795_672_800_000_000, 5_000_000_000, "boot-1")
+STAFF = {"T001": "chief", "T002": "proctor", "T003": "proctor"}
+DEVICE_KINDS = {e.DaemonStarted, e.ClockStepped, e.ReaderLost, e.ReaderBack, e.StreamLost, e.StreamBack, e.PlatformLost, e.PlatformBack,
+                e.IdleFootageExpired}
+RANK = {state: rank for rank, state in enumerate(State)}
+
+BODIES: dict[type[e.Event], dict[str, Any]] = {
+    e.DaemonStarted: {"version": "1", "sw_sha256": "0", "config_sha256": "0", "device_id": "d", "cert_sha256": "0"},
+    e.ClockStepped: {"delta_us": 2_000_000}, e.ReaderLost: {"reason": "gone"}, e.ReaderBack: {"module": "05.01"},
+    e.StreamLost: {"stream": "cam-front", "reason": "lost"}, e.StreamBack: {"stream": "cam-front"},
+    e.PlatformLost: {"reason": "timeout"}, e.PlatformBack: {},
+    e.SessionPlanned: {"plan_id": "P1", "session_kind": "exam_theory", "title": "t", "scheduled_start_us": AT.utc_us, "duration_min": 120,
+                       "staff": STAFF, "min_proctors": 2, "late_cutoff_min": 30, "checkin_open_min": 30,
+                       "retention_policy": "RP-SPECIAL-6Y", "plan_sha256": "0", "source": "platform"},
+    e.RosterAccepted: {"version": 1, "count": 2, "roster_sha256": "0", "source": "platform"}, e.RosterRefused: {"reason": "signature"},
+    e.PreflightBegun: {"by": "T001"}, e.StaffPresent: {"staff_id": "T002", "role": "proctor"}, e.ExitsChecked: {"by": "T002"},
+    e.WaiverGranted: {"item": "stream:cam-front", "reason": "r", "by": "T001", "second": "T002"},
+    e.SessionCancelled: {"by": "T001", "reason": "r"},
+    e.CheckinOpened: {"by": "T001", "session_seq": 1, "streams": {"cam-front": "rtsp"}, "readings": {}, "clock_state": "synced"},
+    e.OpenSigned: {"digest": "0pen"},
+    e.CandidateAdmitted: {"candidate_id": "C2", "subject": "s2", "method": "id_card", "seat": "02"},
+    e.AdmissionRefused: {"code": "E-LATE"}, e.ExamStarted: {"by": "T001", "age_ms": {"cam-front": 200}},
+    e.ExamEnded: {"by": "T001", "outcome": "completed"},
+    e.SealOrdered: {"by": "T001", "second": "T002", "statement": "s", "absent": ("C2",)},
+    e.SegmentStored: {"stream": "cam-front", "seq": 1, "path": "p", "run": "r", "start_utc_us": 1, "end_utc_us": 2, "start_boot_us": 1,
+                      "end_boot_us": 2, "boot_id": "boot-1", "dur_us": 1, "frame_us": 1, "bytes": 1, "sha256": "0",
+                      "sidecar_sha256": "0", "codec": "h264", "end_reason": "rotated", "recovered": False, "clock_state": "synced"},
+    e.GapDeclared: {"stream": "cam-front", "revision": 1, "from_utc_us": 1, "to_utc_us": 2, "dur_us": 1, "reason": "camera-lost"},
+    e.Sealed: {"revision": 1, "opened_total": 1, "closed_total": 1, "keep_until": "2033-05-25", "retention_policy": "RP-SPECIAL-6Y",
+               "retention_basis": "b"},
+    e.SessionAmended: {"revision": 2, "reason": "segment-recovered", "amends": "m1"},
+    e.ManifestSigned: {"revision": 1, "digest": "m1"},
+    e.ReceiptVerified: {"answers": "session-manifest", "digest": "m1", "receipt_sha256": "r1", "verdict": "accepted", "platform_seq": 1,
+                        "received_utc_us": 1, "revision": 1},
+    e.ReceiptRefused: {"answers": "session-manifest", "digest": "m1", "reason": "signature"},
+    e.FootageViewed: {"by": "A001", "stream": "cam-front"}, e.SessionExported: {"by": "A001", "files": 1, "bytes": 1},
+    e.IdleFootageExpired: {"stream": "cam-front", "first_seq": 1, "last_seq": 2, "segments": 2, "bytes": 2},
+}
+
+KINDS: list[type[e.Event]] = [e.KINDS[name] for name in sorted(e.KINDS)]
+
+WAY: tuple[tuple[type[e.Event], dict[str, Any]], ...] = (
+    (e.SessionPlanned, {}), (e.RosterAccepted, {}), (e.PreflightBegun, {}), (e.CheckinOpened, {}),
+    (e.CandidateAdmitted, {"candidate_id": "C1", "subject": "s1", "seat": "01"}), (e.ExamStarted, {}), (e.ExamEnded, {}),
+    (e.SealOrdered, {}), (e.Sealed, {}),
+)
+
+
+def fact(kind: type[e.Event], session: str | None = "S1", **changed: Any) -> e.Event:
+    return kind(at=AT, session=session, **{**BODIES[kind], **changed})
+
+
+def at_state(state: State, session: str = "S1", start: RoomState | None = None) -> RoomState:
+    """The room with a session in `state`, reached by legal facts alone."""
+    room = start or RoomState()
+    called_off: tuple[tuple[type[e.Event], dict[str, Any]], ...] = ((e.SessionPlanned, {}), (e.SessionCancelled, {}))
+    for kind, changed in called_off if state is State.CANCELLED else WAY:
+        if kind is e.CheckinOpened:
+            changed = {"session_seq": room.opened_total + 1}
+        room = step(room, fact(kind, session, **changed))
+        if room.sessions[session].state is state and not (state is State.PLANNED and room.sessions[session].roster is None):
+            return room
+    raise AssertionError(state)
+
+
+# ---- the table ---------------------------------------------------------------------------------------------------------
+
+def printed_table() -> dict[State, dict[str, State]]:
+    """The table as docs/design/states.md has it: what a reader is promised, whatever the code's own TABLE says."""
+    table: dict[State, dict[str, State]] = {state: {} for state in State}
+    for before, after, kind in re.findall(r"^ {4}([a-z]+) --> ([a-z]+): (\w+)$", PAGE, re.M):
+        table[State(before)][kind] = State(after)
+    for state, kinds in re.findall(r"^\| ([a-z]+) \| ([A-Z][\w, ]+|\(none\)) \|$", PAGE, re.M):
+        table[State(state)] |= {kind: State(state) for kind in kinds.split(", ") if kind != "(none)"}
+    return table
+
+
+def test_the_documents_show_this_table() -> None:
+    block = re.search(r"<!-- table: begin -->\n(.*)<!-- table: end -->\n", PAGE, re.S)
+    assert block and block[1] == machine.diagram(), "docs/design/states.md: print it anew with `python -m edge.sessions.machine`"
+
+
+def test_every_kind_and_every_state_is_looked_at() -> None:
+    assert set(BODIES) == set(e.KINDS.values())
+    assert set(machine.TABLE) == set(State)
+    assert sum(map(len, printed_table().values())) == sum(map(len, machine.TABLE.values())) > 50
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_pair_of_state_and_fact(state: State, kind: type[e.Event]) -> None:
+    room = at_state(state)
+    if kind is e.SessionAmended and state is State.SEALED:
+        room = step(room, fact(e.ManifestSigned))
+    before = replace(room, sessions=dict(room.sessions))
+    after = printed_table()[state].get(kind.__name__)
+    if after is None:
+        with pytest.raises(IllegalStep) as refused:
+            step(room, fact(kind))
+        assert refused.value.word == "not-now"
+        assert room == before
+    else:
+        reached = step(room, fact(kind))
+        assert reached.sessions["S1"].state is after
+        assert room == before, "step is pure"
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_facts_of_the_box_are_legal_always_and_move_no_session(state: State) -> None:
+    room = at_state(state)
+    for kind in DEVICE_KINDS:
+        after = step(room, fact(kind, None))
+        assert after.sessions == room.sessions and after.live == room.live, "U9: a late device error moves nothing"
+        room = after
+
+
+def test_what_the_box_says_is_kept_as_long_as_it_holds() -> None:
+    room = RoomState()
+    kinds: list[type[e.Event]] = [e.ReaderLost, e.StreamLost, e.PlatformLost, e.DaemonStarted]
+    for kind in kinds:
+        room = step(room, fact(kind, None))
+    assert room.reader_lost and room.platform_lost and set(room.streams_lost) == {"cam-front"} and room.started
+    kinds = [e.ReaderBack, e.StreamBack, e.PlatformBack]
+    for kind in kinds:
+        room = step(room, fact(kind, None))
+    assert (room.reader_lost, room.platform_lost, dict(room.streams_lost), room.reader_module) == (None, None, {}, "05.01")
+
+
+def test_a_thousand_clock_steps_do_not_grow_the_state() -> None:
+    room = RoomState()
+    for number in range(1000):
+        room = step(room, fact(e.ClockStepped, None, delta_us=number))
+    assert [s.delta_us for s in room.clock_steps] == list(range(900, 1000))
+
+
+# ---- contradictions ----------------------------------------------------------------------------------------------------
+
+def second_session_ready(room: RoomState) -> RoomState:
+    return step(step(room, fact(e.SessionPlanned, "S2")), fact(e.RosterAccepted, "S2"))
+
+
+def signed_and_amended() -> RoomState:
+    return step(step(at_state(State.SEALED), fact(e.ManifestSigned)), fact(e.SessionAmended))
+
+
+CONTRADICTIONS: tuple[tuple[str, Callable[[], RoomState], e.Event], ...] = (
+    ("another-session-is-live", lambda: second_session_ready(at_state(State.CHECKIN)), fact(e.PreflightBegun, "S2")),
+    ("another-session-is-live", lambda: second_session_ready(at_state(State.SEALING)), fact(e.PreflightBegun, "S2")),
+    ("another-session-is-live", lambda: at_state(State.CHECKIN, "S2", at_state(State.PREFLIGHT)), fact(e.CheckinOpened, session_seq=2)),
+    ("no-roster", lambda: step(step(RoomState(), fact(e.SessionPlanned)), fact(e.PreflightBegun)), fact(e.CheckinOpened)),
+    ("wrong-session-seq", lambda: at_state(State.PREFLIGHT), fact(e.CheckinOpened, session_seq=2)),
+    ("wrong-session-seq", lambda: at_state(State.PREFLIGHT), fact(e.CheckinOpened, session_seq=0)),
+    ("not-planned-for-this-session", lambda: at_state(State.PREFLIGHT), fact(e.StaffPresent, staff_id="T009", role="proctor")),
+    ("not-planned-for-this-session", lambda: at_state(State.CHECKIN), fact(e.StaffPresent, staff_id="T002", role="chief")),
+    ("already-in", lambda: at_state(State.RUNNING), fact(e.CandidateAdmitted, candidate_id="C1", subject="other")),
+    ("already-in", lambda: at_state(State.RUNNING), fact(e.CandidateAdmitted, candidate_id="C9", subject="s1")),
+    ("seat-taken", lambda: at_state(State.RUNNING), fact(e.CandidateAdmitted, seat="01")),
+    ("wrong-revision", lambda: at_state(State.SEALING), fact(e.Sealed, revision=2)),
+    ("wrong-revision", lambda: at_state(State.SEALED), fact(e.SessionAmended)),             # revision 1 is not signed yet
+    ("wrong-revision", lambda: step(at_state(State.SEALED), fact(e.ManifestSigned)), fact(e.SessionAmended, revision=3)),
+    ("wrong-revision", lambda: step(at_state(State.SEALED), fact(e.ManifestSigned)), fact(e.ManifestSigned)),
+    ("wrong-revision", lambda: at_state(State.SEALED), fact(e.ManifestSigned, revision=2)),
+    ("wrong-revision", signed_and_amended, fact(e.ManifestSigned, revision=1)),
+    ("unknown-session", RoomState, fact(e.CheckinOpened)),
+    ("no-session", RoomState, fact(e.CandidateAdmitted, None)),
+    ("no-session", lambda: at_state(State.CHECKIN), fact(e.Sealed, None)),
+)
+
+
+@pytest.mark.parametrize(("word", "room", "event"), CONTRADICTIONS)
+def test_what_contradicts_the_past_is_refused(word: str, room: Callable[[], RoomState], event: e.Event) -> None:
+    with pytest.raises(IllegalStep) as refused:
+        step(room(), event)
+    assert refused.value.word == word
+
+
+def test_every_word_of_contradiction_is_reached() -> None:
+    source = Path(machine.__file__).read_text(encoding="utf-8")
+    words = set(re.findall(r'return "([a-z-]+)"', source)) | set(re.findall(r'IllegalStep\("([a-z-]+)"', source))
+    assert words == {word for word, _, _ in CONTRADICTIONS} | {"not-now"}
+
+
+# ---- what the fold says ------------------------------------------------------------------------------------------------
+
+def test_two_candidates_without_a_seat_are_no_contradiction() -> None:
+    room = at_state(State.CHECKIN)
+    for number in (7, 8):
+        room = step(room, fact(e.CandidateAdmitted, candidate_id=f"C{number}", subject=f"s{number}", seat=None))
+    assert {a.candidate_id for a in room.sessions["S1"].admitted.values()} == {"C7", "C8"}
+
+
+def test_the_next_session_may_open_while_the_last_awaits_its_receipt() -> None:
+    room = step(at_state(State.SEALED), fact(e.ManifestSigned))
+    room = at_state(State.CHECKIN, "S2", room)
+    assert (room.live, room.opened_total, room.closed_total) == ("S2", 2, 1)
+    room = step(room, fact(e.ReceiptVerified))
+    assert room.sessions["S1"].revisions[0].verdict == "accepted"
+    assert room.last_manifest_receipt == "r1" and room.live == "S2"
+
+
+def test_a_receipt_speaks_of_its_own_revision_only() -> None:
+    room = step(signed_and_amended(), fact(e.ManifestSigned, revision=2, digest="m2"))
+    room = step(room, fact(e.ReceiptVerified, verdict="rejected", reasons=("E-1",)))
+    first, second = room.sessions["S1"].revisions
+    assert (first.verdict, first.reasons, second.verdict) == ("rejected", ("E-1",), None)
+    assert room.last_manifest == "m2" and room.last_manifest_receipt is None, "the last manifest is not answered yet"
+    room = step(room, fact(e.ReceiptRefused, digest="m2"))
+    assert room.sessions["S1"].revisions[1].receipt_refused == "signature" and room.sessions["S1"].revisions[1].verdict is None
+    room = step(room, fact(e.ReceiptVerified, digest="m2", revision=2))
+    assert room.sessions["S1"].revisions[1].verdict == "accepted" and room.sessions["S1"].revisions[1].receipt_refused is None
+
+
+def test_late_segments_are_counted_until_a_revision_names_them() -> None:
+    room = step(step(at_state(State.SEALED), fact(e.ManifestSigned)), fact(e.SegmentStored))
+    assert room.sessions["S1"].late_segments == 1
+    assert step(room, fact(e.SessionAmended)).sessions["S1"].late_segments == 0
+
+
+def test_an_interval_covers_what_overlaps_it() -> None:
+    opened, ordered = AT.plus(0), AT.plus(100)
+    session = replace(at_state(State.SEALING).sessions["S1"], opened=e.CheckinOpened(at=opened, session="S1", **BODIES[e.CheckinOpened]),
+                      seal_order=e.SealOrdered(at=ordered, session="S1", **BODIES[e.SealOrdered]))
+    for start, end, inside in ((-20, -10, False), (-20, 0, False), (-20, 1, True), (10, 20, True), (99, 150, True), (100, 150, False)):
+        assert session.covers(AT.plus(start), AT.plus(end)) is inside, (start, end)
+    assert not replace(session, opened=None).covers(AT, AT.plus(50))
+    assert replace(session, seal_order=None).covers(AT.plus(10**12), AT.plus(10**12 + 1)), "without a seal the interval is open"
+
+
+# ---- random histories --------------------------------------------------------------------------------------------------
+
+class Histories(RuleBasedStateMachine):
+    """Random facts, legal or not, about three sessions of one room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = RoomState()
+        self.refused = self.taken = 0
+
+    def throw(self, event: e.Event) -> None:
+        before, ranks = self.room, {sid: RANK[s.state] for sid, s in self.room.sessions.items()}
+        kept = replace(before, sessions=dict(before.sessions))
+        try:
+            self.room = step(before, event)
+            self.taken += 1
+        except IllegalStep:
+            self.refused += 1
+        assert before == kept, "step changed what it was given"
+        for session_id, rank in ranks.items():
+            assert RANK[self.room.sessions[session_id].state] >= rank, "a session went back"
+        for session_id, session in before.sessions.items():
+            if session_id != event.session:
+                assert self.room.sessions[session_id] == session, "a fact of one session changed another"
+
+    @rule(kind=st.sampled_from(KINDS), session=st.sampled_from(["S1", "S2", "S3", None]),
+          candidate=st.integers(1, 3), subject=st.integers(1, 3), seat=st.sampled_from(["01", "02", None]), number=st.integers(0, 4))
+    def any_fact(self, kind: type[e.Event], session: str | None, candidate: int, subject: int, seat: str | None, number: int) -> None:
+        changed: dict[str, Any] = {}
+        if kind is e.CandidateAdmitted:
+            changed = {"candidate_id": f"C{candidate}", "subject": f"s{subject}", "seat": seat}
+        elif kind is e.CheckinOpened:
+            changed = {"session_seq": number}
+        elif kind in (e.Sealed, e.SessionAmended, e.ManifestSigned):
+            changed = {"revision": number} | ({"digest": f"m{number}"} if kind is e.ManifestSigned else {})
+        elif kind in (e.ReceiptVerified, e.ReceiptRefused):
+            changed = {"digest": f"m{number}"}
+        self.throw(fact(kind, session, **changed))
+
+    @rule(session=st.sampled_from(["S1", "S2", "S3"]), choice=st.integers(0, 5))
+    def something_sensible(self, session: str, choice: int) -> None:
+        """Random facts alone would seldom come far: go on with what leads on."""
+        found = self.room.sessions.get(session)
+        if found is None:
+            return self.throw(fact(e.SessionPlanned, session))
+        if found.roster is None:
+            return self.throw(fact(e.RosterAccepted, session))
+        onward = [kind for kind, after in machine.TABLE[found.state].items() if after]
+        if onward:
+            kind = onward[min(choice, len(onward) - 1) if choice == 5 else 0]
+            return self.throw(fact(kind, session, **({"session_seq": self.room.opened_total + 1} if kind is e.CheckinOpened else {})))
+        if found.revisions and found.revisions[-1].digest is None:
+            number = found.revisions[-1].number
+            return self.throw(fact(e.ManifestSigned, session, revision=number, digest=f"m{number}"))
+        return self.throw(fact(e.SegmentStored if choice % 2 else e.SessionAmended, session, **(
+            {} if choice % 2 else {"revision": len(found.revisions) + 1})))
+
+    @invariant()
+    def at_most_one_session_is_live(self) -> None:
+        live = [s.id for s in self.room.sessions.values() if s.live]
+        assert len(live) <= 1
+        assert self.room.live == (live[0] if live else None)
+
+    @invariant()
+    def nobody_is_in_twice_and_no_seat_is_taken_twice(self) -> None:
+        for session in self.room.sessions.values():
+            subjects = [a.subject for a in session.admitted.values()]
+            seats = [a.seat for a in session.admitted.values() if a.seat]
+            assert len(set(subjects)) == len(subjects) and len(set(seats)) == len(seats)
+            assert all(key == a.candidate_id for key, a in session.admitted.items())
+
+    @invariant()
+    def every_open_ends_in_exactly_one_set_of_books(self) -> None:
+        sessions: list[Session] = list(self.room.sessions.values())
+        assert self.room.opened_total == sum(s.opened is not None for s in sessions)
+        assert self.room.closed_total == sum(s.state is State.SEALED for s in sessions)
+        assert self.room.opened_total - self.room.closed_total == (self.room.live is not None)
+        assert sorted(s.opened.session_seq for s in sessions if s.opened) == list(range(1, self.room.opened_total + 1))
+
+    @invariant()
+    def revisions_are_numbered_and_only_the_last_may_be_unsigned(self) -> None:
+        for session in self.room.sessions.values():
+            assert [r.number for r in session.revisions] == list(range(1, len(session.revisions) + 1))
+            assert all(r.digest for r in session.revisions[:-1])
+            assert bool(session.revisions) == (session.state is State.SEALED)
+
+
+Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestHistories = Histories.TestCase

@@ -1,0 +1,131 @@
+"""May the doors open: every item's lights, what may be waived, and the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.sessions.preflight import FRESH_MS, LOW_CDB, SILENCE_CDB, Item, Light, Readings, Result, StreamReading, judge
+
+FRONT = StreamReading("cam-front", "rtsp", "recording", "", 300, -3000)
+BACK = StreamReading("cam-back", "rtsp", "recording", "", 300, None)
+MIC = StreamReading("mic", "microphone", "recording", "", 300, -3000)
+GOOD = Readings(roster_source="platform", roster_age_us=0, roster_refused=None, plan_is_today=True, reader="ok", reader_fault="",
+                streams=(FRONT, BACK, MIC), free_bytes=2 * 10**12, needed_bytes=10**12, write_ok=True, storage_fault="",
+                clock_state="synced", require_sync=True, platform_reason=None, chief_present=True, proctors_present=2, min_proctors=2,
+                exits_checked=True)
+H = 3600 * 1_000_000
+
+
+def item(key: str, **changed: Any) -> Item:
+    return next(i for i in judge(replace(GOOD, **changed)).items if i.key == key)
+
+
+def test_a_good_room_is_ready() -> None:
+    found = judge(GOOD)
+    assert found.result is Result.READY and found.red == ()
+    assert [i.key for i in found.items] == ["roster", "reader", "stream:cam-front", "stream:cam-back", "stream:mic", "sound", "storage",
+                                            "clock", "platform", "staff", "exits"]
+    assert not any(i.waivable for i in found.items), "what is green needs no waiver"
+
+
+@pytest.mark.parametrize(("key", "changed", "light", "word"), [
+    ("roster", {"roster_source": None}, "red", "roster-missing"),
+    ("roster", {"roster_source": None, "roster_refused": "signature"}, "red", "roster-refused"),
+    ("roster", {"plan_is_today": False}, "red", "roster-not-today"),
+    ("roster", {"roster_age_us": 12 * H}, "green", "roster-ok"),
+    ("roster", {"roster_age_us": 12 * H + 1}, "amber", "roster-old"),
+    ("roster", {"roster_source": "drill", "roster_age_us": 99 * H}, "green", "roster-drill"),
+    ("reader", {"reader": "lost", "reader_fault": "gone"}, "red", "reader-lost"),
+    ("reader", {"reader": "starting"}, "red", "reader-lost"),
+    ("storage", {"write_ok": False, "storage_fault": "not mounted"}, "red", "storage-fault"),
+    ("storage", {"free_bytes": 10**12 - 1}, "red", "storage-full"),
+    ("storage", {"free_bytes": 13 * 10**11 - 1}, "amber", "storage-low"),
+    ("storage", {"free_bytes": 13 * 10**11}, "green", "storage-ok"),
+    ("clock", {"clock_state": "unsynced"}, "red", "clock-unsynced"),
+    ("clock", {"clock_state": "unknown"}, "red", "clock-unsynced"),
+    ("clock", {"clock_state": "unsynced", "require_sync": False}, "amber", "clock-unsynced"),
+    ("platform", {"platform_reason": "timeout"}, "amber", "platform-offline"),
+    ("staff", {"chief_present": False}, "red", "staff-no-chief"),
+    ("staff", {"proctors_present": 1}, "red", "staff-missing"),
+    ("staff", {"proctors_present": 3}, "green", "staff-ok"),
+    ("exits", {"exits_checked": False}, "red", "exits-unchecked"),
+    ("sound", {"streams": (FRONT, replace(MIC, peak_cdb=None)), }, "green", "sound-ok"),
+    ("sound", {"streams": (BACK,)}, "red", "sound-missing"),
+    ("sound", {"streams": (replace(FRONT, state="lost"),)}, "red", "sound-missing"),
+    ("sound", {"streams": (replace(FRONT, peak_cdb=SILENCE_CDB),)}, "red", "sound-silent"),
+    ("sound", {"streams": (replace(FRONT, peak_cdb=SILENCE_CDB + 1),)}, "amber", "sound-low"),
+    ("sound", {"streams": (replace(FRONT, peak_cdb=LOW_CDB),)}, "green", "sound-ok"),
+    ("sound", {"streams": (replace(FRONT, peak_cdb=-12000), MIC)}, "green", "sound-ok"),
+    ("stream:cam-front", {"streams": (replace(FRONT, age_ms=FRESH_MS), BACK)}, "green", "stream-ok"),
+    ("stream:cam-front", {"streams": (replace(FRONT, age_ms=FRESH_MS + 1), BACK)}, "red", "stream-lost"),
+    ("stream:cam-front", {"streams": (replace(FRONT, age_ms=None), BACK)}, "red", "stream-lost"),
+    ("stream:cam-front", {"streams": (replace(FRONT, state="connecting"), BACK)}, "red", "stream-lost"),
+])
+def test_each_light(key: str, changed: dict[str, Any], light: str, word: str) -> None:
+    found = item(key, **changed)
+    assert (found.light, found.word) == (light, word)
+
+
+@pytest.mark.parametrize("changed", [
+    {"roster_source": None}, {"reader": "lost"}, {"streams": (replace(FRONT, age_ms=None), BACK)}, {"streams": (BACK,)},
+    {"write_ok": False}, {"free_bytes": 0}, {"clock_state": "unknown"}, {"chief_present": False}, {"exits_checked": False},
+])
+def test_any_red_bars_the_doors(changed: dict[str, Any]) -> None:
+    assert judge(replace(GOOD, **changed)).result is Result.NOT_READY
+
+
+@pytest.mark.parametrize("changed", [{"platform_reason": "timeout"}, {"roster_age_us": 13 * H}, {"free_bytes": 11 * 10**11}])
+def test_amber_warns_and_opens(changed: dict[str, Any]) -> None:
+    assert judge(replace(GOOD, **changed)).result is Result.WARNINGS
+
+
+def test_one_camera_may_be_waived_while_another_records() -> None:
+    lost = replace(GOOD, streams=(replace(FRONT, age_ms=None), BACK, MIC))
+    assert judge(lost).red == ("stream:cam-front",)
+    waived = judge(lost, {"stream:cam-front"})
+    assert waived.red == () and waived.result is Result.WARNINGS
+    assert next(i for i in waived.items if i.key == "stream:cam-front").light is Light.RED, "a waiver does not paint it green"
+
+
+@pytest.mark.parametrize("streams", [
+    (replace(FRONT, age_ms=None), MIC),                                         # a microphone is no camera
+    (replace(FRONT, age_ms=None), replace(BACK, age_ms=FRESH_MS + 1), MIC),     # the other is not fresh
+    (replace(FRONT, age_ms=None), replace(BACK, state="lost"), MIC),
+])
+def test_the_last_camera_cannot_be_waived(streams: tuple[StreamReading, ...]) -> None:
+    found = judge(replace(GOOD, streams=streams), {"stream:cam-front"})
+    assert "stream:cam-front" in found.red and found.result is Result.NOT_READY
+
+
+@given(st.sets(st.sampled_from(["roster", "reader", "sound", "storage", "clock", "platform", "staff", "exits", "stream:mic"])))
+def test_nothing_but_a_camera_beside_another_can_be_waived(waived: set[str]) -> None:
+    silent = (replace(FRONT, peak_cdb=None), BACK, replace(MIC, age_ms=None, state="lost"))
+    bad = replace(GOOD, roster_source=None, reader="lost", streams=silent, free_bytes=0,
+                  clock_state="unknown", chief_present=False, exits_checked=False)
+    found = judge(bad, waived)
+    assert found.result is Result.NOT_READY
+    assert {i.key for i in found.items if i.light is Light.RED} == set(found.red)
+
+
+@given(st.builds(
+    Readings, roster_source=st.sampled_from([None, "platform", "drill"]), roster_age_us=st.integers(-H, 100 * H),
+    roster_refused=st.sampled_from([None, "signature"]), plan_is_today=st.booleans(), reader=st.sampled_from(["ok", "lost", "starting"]),
+    reader_fault=st.just(""), streams=st.lists(st.builds(
+        StreamReading, st.sampled_from(["a", "b", "c"]), st.sampled_from(["rtsp", "microphone"]), st.sampled_from(["recording", "lost"]),
+        st.just(""), st.none() | st.integers(0, 5000), st.none() | st.integers(-12000, 0)),
+        max_size=3, unique_by=lambda s: s.stream).map(tuple),
+    free_bytes=st.integers(0, 10**13), needed_bytes=st.integers(0, 10**13), write_ok=st.booleans(), storage_fault=st.just(""),
+    clock_state=st.sampled_from(["synced", "unsynced", "unknown"]), require_sync=st.booleans(),
+    platform_reason=st.sampled_from([None, "timeout"]), chief_present=st.booleans(), proctors_present=st.integers(0, 4),
+    min_proctors=st.integers(0, 3), exits_checked=st.booleans()))
+def test_the_whole_is_the_worst_of_its_parts(readings: Readings) -> None:
+    found = judge(readings)
+    lights = [i.light for i in found.items]
+    expected = Result.NOT_READY if Light.RED in lights else Result.WARNINGS if Light.AMBER in lights else Result.READY
+    assert found.result is expected
+    assert (expected is Result.NOT_READY) == bool(found.red)
