@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb. Returns the exit code."""
     logging.basicConfig(level=os.environ.get("EDGE_LOG", "INFO").upper(), stream=sys.stderr,
                         format="%(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for chatty in ("httpx", "uvicorn.error"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     args = parser().parse_args(argv)
     try:
         return int(args.verb(args) or 0)

@@ -7,6 +7,7 @@ else; it knows no cameras and never loads PyAV or OpenCV. Read `build_room` from
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import random
@@ -147,6 +148,13 @@ async def run_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, 
         program.database.close()
 
 
+class _NotAtTheEnd(logging.Filter):
+    """A page that is still open when the program stops is no fault worth a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 def _serve(app: Any, listener: socket.socket) -> Callable[[], Coroutine[Any, Any, None]]:
     """The coroutine that serves `app` on a socket that is bound already. Signals stay the program's own."""
 
@@ -154,6 +162,7 @@ def _serve(app: Any, listener: socket.socket) -> Callable[[], Coroutine[Any, Any
         def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
             return nullcontext()
 
+    logging.getLogger("uvicorn.error").addFilter(_NotAtTheEnd())
     server = Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False,
                                    timeout_graceful_shutdown=1, h11_max_incomplete_event_size=16384))
 
