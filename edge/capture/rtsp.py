@@ -170,12 +170,12 @@ class RtspCamera:
         if self._container is None:
             return
         first: list[tuple[Packet[Any], int]] | None = None       # a first picture without timestamps, and what came since
-        seen = False
+        seen, heard = False, time.monotonic()
         try:
             for packet in self._container.demux(*self._streams):
                 if packet.size == 0:        # the end. Not `dts is None`: that is also the first key frame
                     continue
-                now = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+                now, heard = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000, time.monotonic()
                 picture = packet.stream.index == self._video.index
                 if picture and not seen:
                     seen = True
@@ -193,6 +193,8 @@ class RtspCamera:
                         yield from self._turn(each, arrived)
         except (av.error.FFmpegError, OSError) as error:
             raise fault(error, opened=True) from None
+        if time.monotonic() - heard > READ_S * 0.8:         # FFmpeg says a read that timed out now as an error, now as a plain end
+            raise SourceFault("camera-frozen", "frozen")
         raise SourceFault("camera-lost", "connection-closed")
 
     def _turn(self, packet: Packet[Any], arrived: int) -> Iterator[Piece]:
