@@ -28,6 +28,9 @@ from edge.capture.streams import Piece, SourceFault, StreamSpec, Track
 from edge.clock import US
 
 OPEN_S, READ_S = 10.0, 5.0
+SILENT_S = READ_S * 0.9
+"""When a read times out FFmpeg hands out the frame it still held, as if the camera lived, or ends without an error. So a silence of
+this length is a frozen camera whatever comes after it."""
 VIDEO = {"h264": "h264", "hevc": "h265"}
 JUMP_US = 3 * US
 """A step of the camera's clock by more than this against ours is a jump, not an unevenness."""
@@ -175,7 +178,8 @@ class RtspCamera:
             for packet in self._container.demux(*self._streams):
                 if packet.size == 0:        # the end. Not `dts is None`: that is also the first key frame
                     continue
-                now, heard = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000, time.monotonic()
+                now = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+                silent, heard = time.monotonic() - heard > SILENT_S, time.monotonic()
                 picture = packet.stream.index == self._video.index
                 if picture and not seen:
                     seen = True
@@ -184,6 +188,8 @@ class RtspCamera:
                         continue
                 if first is None:
                     yield from self._turn(packet, now)
+                    if silent:
+                        raise SourceFault("camera-frozen", "frozen")
                     continue
                 first.append((packet, now))
                 if picture:
@@ -193,7 +199,7 @@ class RtspCamera:
                         yield from self._turn(each, arrived)
         except (av.error.FFmpegError, OSError) as error:
             raise fault(error, opened=True) from None
-        if time.monotonic() - heard > READ_S * 0.8:         # FFmpeg says a read that timed out now as an error, now as a plain end
+        if time.monotonic() - heard > SILENT_S:
             raise SourceFault("camera-frozen", "frozen")
         raise SourceFault("camera-lost", "connection-closed")
 
