@@ -66,8 +66,13 @@ class RoomProgram:
 
     room: Room
     database: Database
+    http: httpx.AsyncClient
     tasks: tuple[Task, ...]
     export: Callable[[str, Path, str], Awaitable[bundle.Report]]
+
+    async def close(self) -> None:
+        await self.http.aclose()
+        self.database.close()
 
 
 def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str], ...] = ()) -> RoomProgram:
@@ -128,7 +133,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         await room.report(e.DaemonStarted(at=clock.now(), version=__version__, sw_sha256=facts.sw_sha256,
                                           config_sha256=facts.config_sha256, device_id=facts.device_id, cert_sha256=facts.cert_sha256))
 
-    return RoomProgram(room, database, (
+    return RoomProgram(room, database, http, (
         ("begin", begin), ("intake", intake.run), ("notary", notary.run), ("reader", reader.run), ("streams", watch.run),
         ("wanted", partial(followers.wanted, room, recorder, config.recording.idle_keep_h)),
         ("courier", courier.run), ("nudge", partial(followers.outbox, room, courier)), ("timetable", timetable.run),
@@ -145,7 +150,7 @@ async def run_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, 
     try:
         return await until_stopped(program.tasks, f"serving http://{config.web.host}:{config.web.port}/")
     finally:
-        program.database.close()
+        await program.close()
 
 
 class _NotAtTheEnd(logging.Filter):
@@ -207,7 +212,7 @@ async def export_session(config: Config, session: str, to: Path) -> dict[str, An
             try:
                 report = await program.export(session, to, "local")
             finally:
-                program.database.close()
+                await program.close()
             return {"verdict": report.verdict, "first": report.first, "lines": list(report.lines)}
     body: dict[str, Any] = answer.json()
     if answer.status_code != 200:
