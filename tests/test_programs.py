@@ -1,0 +1,93 @@
+"""How our programs run: what ends one, and what starts it anew. Each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TASKS = """
+import asyncio, sys
+from edge.programs import until_stopped
+async def for_ever():
+    print("up", flush=True)
+    await asyncio.Event().wait()
+async def ends(): pass
+async def fails(): raise OSError("the disk is gone")
+async def begin(): print("begun", flush=True)
+tasks = {"forever": for_ever, "ends": ends, "fails": fails}
+sys.exit(asyncio.run(until_stopped([("begin", begin), ("other", for_ever), (sys.argv[1], tasks[sys.argv[1]])], "here")))
+"""
+KEEPER = """
+import asyncio, sys
+from edge.programs import Keeper, Program
+def child(name, text): return Program(name, (sys.executable, "-c", text, name, sys.argv[1]))
+NOTE = "import os, signal, sys, time; name, folder = sys.argv[1:]; open(f'{folder}/{name}-{os.getpid()}', 'w').close(); "
+STAY = NOTE + "signal.signal(15, lambda *_: (open(f'{folder}/order', 'a').write(name + ' '), sys.exit(0))); time.sleep(60)"
+REFUSE = NOTE + "sys.exit(3)"
+programs = [child("first", STAY), child("second", STAY)] + ([child("refuses", REFUSE)] if len(sys.argv) > 2 else [])
+sys.exit(asyncio.run(Keeper(programs, quiet=True).run(lambda: print("ready", flush=True))))
+"""
+
+
+def wait_for(look: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < end, "what was waited for did not happen"
+        time.sleep(0.02)        # a pause between two looks
+
+
+def test_a_task_that_returns_ends_the_program_with_a_fault() -> None:
+    done = subprocess.run([sys.executable, "-c", TASKS, "ends"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "TaskEnded: ends" in done.stderr
+    assert done.stdout.startswith("begun")
+
+
+def test_a_task_that_raises_ends_the_program_with_its_own_fault() -> None:
+    done = subprocess.run([sys.executable, "-c", TASKS, "fails"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "the disk is gone" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_no_fault(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", TASKS, "forever"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(3)] == ["begun\n", "up\n", "up\n"]
+        process.send_signal(number)
+        assert process.wait(20) == 0
+
+
+def test_who_dies_is_started_anew_and_the_stop_is_in_reverse(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", KEEPER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: len(list(tmp_path.glob("*-*"))) == 2)
+        first = next(tmp_path.glob("first-*"))
+        os.kill(int(first.name.split("-")[1]), signal.SIGKILL)
+        wait_for(lambda: len(list(tmp_path.glob("first-*"))) == 2)
+        wait_for(lambda: Path(f"/proc/{max(p.name.split('-')[1] for p in tmp_path.glob('first-*'))}").exists())
+        # both have set their handlers once they sleep
+        wait_for(lambda: all(_sleeps(int(p.name.split("-")[1])) for p in tmp_path.glob("*-*") if p != first))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert (tmp_path / "order").read_text() == "second first "
+
+
+def test_who_refuses_in_words_ends_all(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KEEPER, str(tmp_path), "refuse"], capture_output=True, timeout=60)
+    assert done.returncode == 3
+    assert len(list(tmp_path.glob("refuses-*"))) == 1
+
+
+def _sleeps(pid: int) -> bool:
+    """In clock_nanosleep: its handler is set, because that came before."""
+    try:
+        return "nanosleep" in Path(f"/proc/{pid}/wchan").read_text() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"
+    except OSError:
+        return False
