@@ -1,0 +1,92 @@
+"""The configuration's gate: what is wrong is named in plain words, and nothing is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from edge.config import ConfigError, load, table
+
+CONFIG = Path(__file__).parents[1] / "config"
+GOOD = """
+[room]
+code = "000000-KD01-R01"
+name = "第 1 考场"
+
+[platform]
+url = "http://127.0.0.1:8900/edge/v1"
+
+[[streams]]
+id = "cam-front"
+kind = "pattern"
+name_zh = "前摄像"
+name_en = "Front camera"
+"""
+CAMERA = GOOD.replace('kind = "pattern"', 'kind = "rtsp"\nurl = "rtsp://192.168.1.11/stream1"')
+
+
+def complaint(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "edge.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as refused:
+        load(path)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (GOOD + "\n[recording]\nsegments_s = 60\n", "recording.segments_s: this key is unknown"),
+    (GOOD + "\n[retention]\ndays = 1\n", "retention: this key is unknown"),
+    ('sha256 = "00"\n' + GOOD, "sha256: this key is unknown"),
+    (GOOD.replace("000000-KD01-R01", "room one"), "room.code"),
+    (GOOD.replace('kind = "pattern"', 'kind = "rtsp"'), "`url` belongs to a stream of kind rtsp"),
+    (GOOD + 'url = "rtsp://192.168.1.11/1"\n', "`url` belongs to a stream of kind rtsp"),
+    (CAMERA.replace("rtsp://", "rtsp://admin:secret@"), "holds a user or password"),
+    (GOOD + GOOD[GOOD.index("[[streams]]"):], "two streams share one id"),
+    (GOOD[:GOOD.index("[[streams]]")], "streams"),
+    (GOOD + "\n[recording]\nidle_keep_h = -1\n", "recording.idle_keep_h"),
+    (GOOD + "\n[clock]\nrequire_sync = \"perhaps\"\n", "clock.require_sync"),
+    ("[room\n", "cannot be read"),
+])
+def test_what_is_wrong_is_named(tmp_path: Path, change: str, words: str) -> None:
+    said = complaint(tmp_path, change)
+    assert words in said
+    assert "secret" not in said.replace("a secret", "")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no configuration file"):
+        load(tmp_path / "none.toml")
+
+
+def test_paths_are_relative_to_the_file_and_defaults_are_the_sites(tmp_path: Path) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_text(CAMERA + 'credentials = "cam.login"\n\n[paths]\nrun = "run"\n', encoding="utf-8")
+    config = load(path)
+    assert config.paths.run == tmp_path / "run"
+    assert config.paths.state == Path("/var/lib/edge")
+    assert config.specs()[0].credentials == tmp_path / "cam.login"
+    assert config.clock.require_sync and not config.room.allow_demo_ids
+    assert config.in_state(config.evidence.key) == Path("/var/lib/edge/device.key")
+    with pytest.raises(ValidationError):
+        config.web.port = 1
+    path.write_text(path.read_text(encoding="utf-8") + "# another byte\n", encoding="utf-8")
+    assert load(path).sha256 != config.sha256
+
+
+def test_the_streams_rotate_one_after_the_other() -> None:
+    offsets = [s.offset_s for s in load(CONFIG / "edge.toml").specs()]
+    assert len(set(offsets)) == len(offsets) == 3
+    assert max(offsets) < 60
+
+
+@pytest.mark.parametrize("name", ["demo.toml", "edge.toml"])
+def test_what_we_ship_loads(name: str) -> None:
+    assert load(CONFIG / name).room.site == "KD01"
+
+
+def test_every_key_has_a_meaning() -> None:
+    rows = table().splitlines()[2:]
+    assert len(rows) > 30
+    assert all(row.count("|") == 4 and len(row.split("|")[3].strip()) > 10 for row in rows)
