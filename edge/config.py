@@ -80,8 +80,9 @@ class StreamSection(_Section):
     @field_validator("url")
     @classmethod
     def _no_secret(cls, url: str | None) -> str | None:
-        if url is not None and "@" in url.split("://", 1)[-1].split("/", 1)[0]:
-            raise ValueError("holds a user or password; put user:password into a file and name it in `credentials`")
+        if url is not None and "@" in url:      # anywhere: a password may itself hold a slash
+            raise ValueError("holds a user or password (or an @, written %40 in a path); put user:password into a file and name it in "
+                             "`credentials`")
         return url
 
     @model_validator(mode="after")
@@ -99,6 +100,13 @@ class PlatformSection(_Section):
     heartbeat_s: int = Field(default=30, ge=5, le=600, description="time between two heartbeats")
     plans_s: int = Field(default=600, ge=5, le=3600, description="time between two looks for plans and rosters")
     retry_cap_s: int = Field(default=900, ge=1, le=3600, description="longest wait between two tries to deliver; tries have no limit")
+
+    @field_validator("url")
+    @classmethod
+    def _no_secret(cls, url: str) -> str:
+        if "@" in url:
+            raise ValueError("holds a user or password; the platform knows this room by its certificate (client_cert, client_key)")
+        return url
 
 
 class EvidenceSection(_Section):

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from edge.capture.control import RecorderControl
@@ -165,8 +166,9 @@ class Notary:
             if plan.get("state") != "cancelled":
                 await self._room.plan(planned, body)
             elif session and session.state in (State.PLANNED, State.PREFLIGHT):
-                await self._room.report(e.SessionCancelled(at=self._room.clock.now(), session=session.id, by="platform",
-                                                           reason="cancelled by the platform"))
+                with suppress(IllegalStep):     # the chief opened the doors at this very moment
+                    await self._room.report(e.SessionCancelled(at=self._room.clock.now(), session=session.id, by="platform",
+                                                               reason="cancelled by the platform"))
 
     def _planned(self, plan: Mapping[str, Any]) -> tuple[e.SessionPlanned, str]:
         body = canonical(dict(plan))
@@ -196,7 +198,8 @@ class Notary:
             reason = getattr(error, "word", "content")
             if self._refused.get(plan_id) != reason:
                 log.warning("roster-refused session=%s reason=%s", session.id, reason)
-                await self._room.report(e.RosterRefused(at=self._room.clock.now(), session=session.id, reason=reason))
+                with suppress(IllegalStep):     # the doors opened at this very moment: no list is wanted any more
+                    await self._room.report(e.RosterRefused(at=self._room.clock.now(), session=session.id, reason=reason))
             self._refused[plan_id] = reason
             return False
         self._refused.pop(plan_id, None)
@@ -213,14 +216,14 @@ class Notary:
             received = parse_utc(payload["received_utc"])
             dsse.read_envelope(envelope, self._root_pem, dsse.RECEIPT, "platform", received)
             self._must_answer(payload, item)
-        except (ValueError, KeyError) as error:
+            fact = e.ReceiptVerified(
+                at=self._room.clock.now(), session=item.session, answers=item.kind, digest=item.digest, receipt_sha256=opened.digest,
+                verdict=payload["verdict"], platform_seq=payload["platform_seq"], received_utc_us=received, revision=item.revision,
+                reasons=tuple(str(r["code"]) for r in payload["reasons"]), keep_until=payload.get("keep_until"))
+        except (ValueError, KeyError, TypeError) as error:      # the last two: signed, but not what a receipt is
             await self._refuse_receipt(item, getattr(error, "word", "content"))
             return False
         self._refused.pop(item.digest, None)
-        fact = e.ReceiptVerified(
-            at=self._room.clock.now(), session=item.session, answers=item.kind, digest=item.digest, receipt_sha256=opened.digest,
-            verdict=payload["verdict"], platform_seq=payload["platform_seq"], received_utc_us=received, revision=item.revision,
-            reasons=tuple(str(r["code"]) for r in payload["reasons"]), keep_until=payload.get("keep_until"))
         await self._room.report(fact, Envelope("receipt", opened.digest, envelope, revision=item.revision, answers=item.digest),
                                 Delivered(item.digest))
         return True
@@ -233,8 +236,10 @@ class Notary:
         if told != wanted:
             raise dsse.EnvelopeError("other-digest" if told[2] != wanted[2] else "other-subject",
                                      "the receipt answers something else than what was sent")
-        if payload["verdict"] not in ("accepted", "rejected") or not isinstance(payload["platform_seq"], int):
+        if payload["verdict"] not in ("accepted", "rejected") or type(payload["platform_seq"]) is not int:
             raise dsse.EnvelopeError("content", "the receipt says neither accepted nor rejected")
+        if not isinstance(payload["reasons"], list) or not isinstance(payload.get("keep_until", ""), str):
+            raise dsse.EnvelopeError("content", "the receipt's reasons or date do not have their form")
 
     async def _refuse_receipt(self, item: OutboxItem, reason: str) -> None:
         """Once per reason: the courier goes on asking, the journal need not repeat it."""

@@ -75,13 +75,14 @@ class Keeper:
                 self._refused = True
                 self._stop.set()
                 return
-            pause = 0.5 if asyncio.get_running_loop().time() - began > 10 else min(pause * 2, 5)
+            if asyncio.get_running_loop().time() - began > 10:
+                pause = 0.5
             if not self._quiet:
                 log.warning("program-ended name=%s code=%s again_in_s=%.1f", program.name, code, pause)
             try:
                 await asyncio.wait_for(ending.wait(), pause)
             except TimeoutError:
-                continue
+                pause = min(pause * 2, 5)
 
     async def _one_life(self, program: Program, ending: asyncio.Event) -> int:
         process = await asyncio.create_subprocess_exec(*program.argv, stdin=asyncio.subprocess.DEVNULL, start_new_session=True,

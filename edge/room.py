@@ -339,6 +339,8 @@ class Room:
                 raise Refusal("hold-two-seconds")
             if session.state is State.CHECKIN:
                 outcome = "cancelled"
+            elif outcome not in ("completed", "aborted", "cancelled"):
+                outcome = "aborted"         # the manifest has three words; any other is no regular end
             if outcome != "completed" and not reason.strip():
                 raise Refusal("reason-needed", minutes=0)
             await self._do(e.ExamEnded(at=self.clock.now(), session=session_id, by=by, outcome=outcome, reason=reason.strip() or None))

@@ -220,19 +220,19 @@ class Hall:
 
     def way(self, session: str = SESSION, **planned: Any) -> Iterator[tuple[State | None, Callable[[], Awaitable[object]]]]:
         """The facts of a plain session in order; each with the state that it ends in, if it changes it."""
-        fact, room, pass_time = self.fact, self.room, self.clock.pass_time
+        fact, pass_time = self.fact, self.clock.pass_time
         first = self.roster[0]
-        yield None, lambda: room.plan(self.plan(session, **planned), "{}")
+        yield None, lambda: self.room.plan(self.plan(session, **planned), "{}")
         yield State.PLANNED, lambda: self.accept_roster(session)
         yield State.PREFLIGHT, lambda: fact(e.PreflightBegun, session, by="T001")
         yield None, lambda: fact(e.StaffPresent, session, staff_id="T001", role="chief")
         yield None, lambda: fact(e.StaffPresent, session, staff_id="T002", role="proctor")
         yield None, lambda: fact(e.StaffPresent, session, staff_id="T003", role="proctor")
         yield None, lambda: fact(e.ExitsChecked, session, by="T002")
-        yield State.CHECKIN, lambda: fact(e.CheckinOpened, session, by="T001", session_seq=room.state.opened_total + 1, streams=STREAMS,
-                                          readings={"roster": "green"}, clock_state="synced")
+        yield State.CHECKIN, lambda: fact(e.CheckinOpened, session, by="T001", session_seq=self.room.state.opened_total + 1,
+                                          streams=STREAMS, readings={"roster": "green"}, clock_state="synced")
         yield None, lambda: pass_time(5)
-        yield None, lambda: fact(e.CandidateAdmitted, session, candidate_id=first.candidate_id, subject=room.subject(first.id_no),
+        yield None, lambda: fact(e.CandidateAdmitted, session, candidate_id=first.candidate_id, subject=self.room.subject(first.id_no),
                                  method="id_card", seat=first.seat)
         yield State.RUNNING, lambda: fact(e.ExamStarted, session, by="T001", age_ms={"cam-front": 300})
         yield None, lambda: pass_time(60)
@@ -241,7 +241,7 @@ class Hall:
         yield State.SEALING, lambda: fact(e.SealOrdered, session, by="T001", second="T002", statement="seal.statement", absent=absent)
         yield None, lambda: fact(e.OpenSigned, session, digest="0" * 64)
         yield State.SEALED, lambda: fact(
-            e.Sealed, session, revision=1, opened_total=room.state.opened_total, closed_total=room.state.closed_total + 1,
+            e.Sealed, session, revision=1, opened_total=self.room.state.opened_total, closed_total=self.room.state.closed_total + 1,
             keep_until="2033-05-25", retention_policy="RP-SPECIAL-6Y", retention_basis="特种作业档案")
 
 
@@ -261,7 +261,7 @@ def sim_clock() -> SimClock:
 
 
 @pytest.fixture
-def make_hall(tmp_path: Path, staff_file: Path) -> Iterator[Callable[..., Hall]]:
+def make_hall(tmp_path: Path, staff_file: Path) -> Iterator[Callable[[], Hall]]:
     """Halls; at the end of each test no fact of any of them holds a candidate's number or name."""
     halls: list[Hall] = []
 
@@ -280,5 +280,5 @@ def make_hall(tmp_path: Path, staff_file: Path) -> Iterator[Callable[..., Hall]]
 
 
 @pytest.fixture
-def hall(make_hall: Callable[..., Hall]) -> Hall:
+def hall(make_hall: Callable[[], Hall]) -> Hall:
     return make_hall()

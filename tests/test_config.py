@@ -42,17 +42,33 @@ def complaint(tmp_path: Path, text: str) -> str:
     (GOOD.replace("000000-KD01-R01", "room one"), "room.code"),
     (GOOD.replace('kind = "pattern"', 'kind = "rtsp"'), "`url` belongs to a stream of kind rtsp"),
     (GOOD + 'url = "rtsp://192.168.1.11/1"\n', "`url` belongs to a stream of kind rtsp"),
-    (CAMERA.replace("rtsp://", "rtsp://admin:secret@"), "holds a user or password"),
+    (CAMERA.replace("rtsp://", "rtsp://admin:secret@"), "streams.0.url: Value error, holds a user or password"),
+    (CAMERA.replace("rtsp://", "rtsp://admin:sec/secret@"), "holds a user or password"),
+    (GOOD.replace("http://", "http://room:secret@"), "platform.url: Value error, holds a user or password"),
     (GOOD + GOOD[GOOD.index("[[streams]]"):], "two streams share one id"),
     (GOOD[:GOOD.index("[[streams]]")], "streams"),
     (GOOD + "\n[recording]\nidle_keep_h = -1\n", "recording.idle_keep_h"),
     (GOOD + "\n[clock]\nrequire_sync = \"perhaps\"\n", "clock.require_sync"),
     ("[room\n", "cannot be read"),
+    (GOOD + "\n[web]\nport = 0\n", "web.port"),
+    (GOOD + "\n[web]\nlanguage = \"fr\"\n", "web.language"),
+    (GOOD.replace("[[streams]]", "[streams]"), "streams"),
+    (GOOD.replace('id = "cam-front"', 'id = "../cam"'), "streams.0.id"),
+    (GOOD.replace('url = "http://127.0.0.1:8900/edge/v1"', ""), "platform.url"),
 ])
 def test_what_is_wrong_is_named(tmp_path: Path, change: str, words: str) -> None:
     said = complaint(tmp_path, change)
     assert words in said
     assert "secret" not in said.replace("a secret", "")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe[room]", b"\0" * 100, b"[room]\ncode = 1\ncode = 2\n"])
+def test_what_is_no_text_is_refused_in_words(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "edge.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "edge.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -214,8 +214,8 @@ def _contradiction(state: RoomState, session: Session, event: e.Event) -> str | 
 
 def _apply(session: Session, event: e.Event) -> Session:
     match event:
-        case e.SessionPlanned():
-            return replace(session, plan=event)
+        case e.SessionPlanned():            # whoever is no longer planned, or in another role, has to sign in anew
+            return replace(session, plan=event, present={s: r for s, r in session.present.items() if event.staff.get(s) == r})
         case e.RosterAccepted():
             return replace(session, roster=event, roster_refused=None)
         case e.RosterRefused():

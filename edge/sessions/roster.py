@@ -115,11 +115,10 @@ def _text(row: Mapping[str, Any], name: str) -> str:
 
 def match(identity: Identity, roster: Roster, admitted: Collection[str], others: Mapping[str, Roster], today: date) -> Verdict:
     """The verdict on a card that was read. `admitted`: candidate ids already in. `others`: the room's other sessions of today."""
-    candidate = roster.by_number.get(identity.number)
-    if candidate is None and identity.former_number:
-        candidate = roster.by_number.get(identity.former_number)
+    numbers = [n for n in (identity.number, identity.former_number) if n]     # lists made before a card was renewed hold its old number
+    candidate = next((roster.by_number[n] for n in numbers if n in roster.by_number), None)
     if candidate is None:
-        elsewhere = next((sid for sid, other in others.items() if identity.number in other.by_number), None)
+        elsewhere = next((sid for sid, other in others.items() if any(n in other.by_number for n in numbers)), None)
         return Verdict(Code.WRONG_SESSION, other_session=elsewhere) if elsewhere else Verdict(Code.NOT_ON_ROSTER)
     if candidate.candidate_id in admitted:
         return Verdict(Code.DUPLICATE, candidate)
