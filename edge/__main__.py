@@ -12,6 +12,7 @@ import getpass
 import json
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,15 +37,20 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        return _explain(error)
+        return _explain(error, args.verb in (_room, _recorder, _record))
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, program: bool) -> int:
     """What a person can act on goes out in plain words; anything else keeps its traceback."""
     words = {"ConfigError": 3, "NotReady": 3, "StorageRefused": 3, "NewerSchema": 3, "NotExportable": 1, "AlreadyRunning": 1, "Refused": 1}
     code = words.get(type(error).__name__)
+    if code is None and not program and isinstance(error, OSError | EOFError):
+        where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        print(f"edge: {where}{getattr(error, 'strerror', None) or 'nobody is there to answer; name a file instead'}. Nothing was changed.",
+              file=sys.stderr)
+        return 1
     if code is None:
-        logging.getLogger("edge").exception("ended by a fault that nobody foresaw; systemd starts it anew")
+        logging.getLogger("edge").exception("ended by a fault that nobody foresaw")
         return 1
     print(f"edge: {error}", file=sys.stderr)
     return code
@@ -196,6 +202,8 @@ def _drill(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     """Through the running room, because it alone writes the journal; without one, with the same code."""
     from edge import app
+    if not re.fullmatch(r"S[0-9]{8}-[A-Z0-9]{4}-R[0-9]{2}-[0-9]{2}", args.session):
+        raise Refused(f"{args.session!r} is no session's id; one looks like S20261126-KD01-R01-02. Nothing was written.")
     report = asyncio.run(app.export_session(_load(args), args.session, args.to.resolve()))
     print("\n".join([*report["lines"], f"{report['verdict']}: {report['first']}" if report["first"] else report["verdict"]]))
     print(f"written to {args.to}; an auditor begins with VERIFY.md")
@@ -204,9 +212,18 @@ def _export(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from edge.evidence import bundle
+    from edge.evidence.keys import read_certificates
     if not args.folder.is_dir():
         raise Refused(f"{args.folder} is not a folder")
-    report = bundle.verify(args.folder, args.root.read_bytes() if args.root else None, progress=_progress)
+    if not any(args.folder.glob("manifest-*.dsse.json")):
+        raise Refused(f"{args.folder} holds no exported session: there is no manifest in it")
+    root = args.root.read_bytes() if args.root else None
+    try:
+        if root is not None:
+            read_certificates(root)
+    except ValueError as error:
+        raise Refused(f"{args.root} holds no certificate (PEM)") from error
+    report = bundle.verify(args.folder, root, progress=_progress)
     if args.json:
         print(json.dumps({"verdict": report.verdict, "first": report.first, "lines": list(report.lines)}, ensure_ascii=False))
     else:

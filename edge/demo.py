@@ -156,6 +156,7 @@ def demo(folder: Path, web_port: int | None = None, platform_port: int | None = 
         lock.truncate(0)
         lock.write(address + "\n")
         lock.flush()
+        os.environ["TZ"] = "Asia/Shanghai"      # the test picture's clock shows what the page's clock shows
         code = asyncio.run(Keeper(programs(folder, config)).run(lambda: print(_greeting(address, folder), flush=True)))
         lock.truncate(0)
     print("demo stopped; everything recorded stays in", folder)

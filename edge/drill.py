@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,7 +77,8 @@ async def _drill(config_run: Path | None, seconds: int, as_json: bool, demo_fold
         report.error = str(error) or type(error).__name__
     finally:
         if own is not None:
-            own.terminate()
+            with suppress(ProcessLookupError):
+                own.terminate()
             await own.wait()
     _print(report, as_json)
     return 0 if report.ok else 1
@@ -127,7 +129,8 @@ class Room:
     def _read(self, answer: httpx.Response) -> Any:
         body = answer.json()
         if answer.status_code >= 400:
-            raise DrillFailed(f"the room refused: {body.get('refusal', body)} {body.get('facts', '')}".strip())
+            facts = ", ".join(f"{k}: {v}" for k, v in body.get("facts", {}).items())
+            raise DrillFailed(f"the room refused: {body.get('refusal', 'unknown')}" + (f" ({facts})" if facts else ""))
         return body
 
     async def close(self) -> None:
@@ -279,6 +282,10 @@ def _say(text: str) -> None:
 def _print(report: Report, as_json: bool) -> None:
     if report.error:
         _say(f"FAILED: {report.error}")
+    if not report.session:
+        if as_json:
+            print(json.dumps({name: getattr(report, name) for name in Report.__dataclass_fields__}, ensure_ascii=False))
+        return
     lines = [f"session  {report.session}", *(f"{name:<11}{seconds:7.2f} s" for name, seconds in report.steps.items())]
     lines += [f"{name:<11}{s['frames']:.0f} frames, {s['seconds']:.1f} s, {s['bytes']:.0f} bytes, {s['gaps']:.0f} gaps"
               for name, s in report.streams.items()]

@@ -27,7 +27,12 @@ async def export(room: Room, footage: Path, root_pem: bytes, session: str, to: P
     NotExportable if it has no manifest (nothing was written then), or if files are missing and yet the verdict did not say so.
     """
     contents = _contents(room, root_pem, session)
-    missing = await asyncio.to_thread(bundle.write_bundle, to, contents, footage)
+    try:
+        missing = await asyncio.to_thread(bundle.write_bundle, to, contents, footage)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise NotExportable(f"{to} cannot be written ({error.strerror}). The session itself is untouched.") from error
     report = await asyncio.to_thread(bundle.verify, to, root_pem)
     files = [path for path in to.rglob("*") if path.is_file()]
     await room.report(e.SessionExported(at=room.clock.now(), session=session, by=by, files=len(files),

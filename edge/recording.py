@@ -6,6 +6,7 @@ Kept apart from `app`, so that nothing of the room can keep the recorder from st
 from __future__ import annotations
 
 import asyncio
+import fcntl
 from collections.abc import Callable
 
 from edge import durable, status
@@ -21,6 +22,11 @@ FEED_S = 5.0
 async def run_recorder(config: Config, command: Callable[[StreamSpec], list[str]]) -> int:
     """Keep one worker per stream alive until SIGTERM or SIGINT. `command`: a worker's argv. NotReady if the footage folder is not ours."""
     durable.make_folder(config.paths.run)
+    lock = (config.paths.run / "recorder.lock").open("a")       # held until the process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise NotReady(f"a recorder is running already on {config.paths.run}. It goes on; this second one was not started.") from None
     try:
         check_storage(config.paths.footage, pinned(config.paths.state))
     except StorageRefused as refused:

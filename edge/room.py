@@ -176,8 +176,10 @@ class Room:
         others = {sid: roster for sid, roster in self.rosters.items() if sid != session.id and self._is_today(sid, today)}
         found = match(who, self.rosters[session.id], session.admitted, others, today)
         code, subject = found.code, self.subject(who.number)
-        if code is Code.OK and (too_late := self._too_late(session, card.at)):
-            code = too_late
+        if session.state is State.CLOSING:
+            code = Code.NOT_OPEN            # the exam is over: nothing else about this card matters now
+        elif code is Code.OK and self._too_late(session, card.at):
+            code = Code.LATE
         candidate = found.candidate
         before = session.admitted.get(candidate.candidate_id) if candidate else None
         if code is Code.OK and candidate is not None:
@@ -190,12 +192,8 @@ class Room:
         return DoorVerdict(card.at, code, session.id, name, number, seat=before.seat if before else candidate.seat if candidate else None,
                            elsewhere=found.other_session, first_at_utc_us=before.at.utc_us if before else None)
 
-    def _too_late(self, session: Session, at: Stamp) -> Code | None:
-        if session.state is State.CLOSING:
-            return Code.NOT_OPEN
-        if session.started and at.us_since(session.started.at) > session.plan.late_cutoff_min * 60 * US:
-            return Code.LATE
-        return None
+    def _too_late(self, session: Session, at: Stamp) -> bool:
+        return session.started is not None and at.us_since(session.started.at) > session.plan.late_cutoff_min * 60 * US
 
     async def segment(self, sidecar: Sidecar, path: str, sidecar_sha256: str) -> None:
         """A segment is whole on disk. Always a row; and a fact of each session whose interval it overlaps. Safe to repeat."""
@@ -364,7 +362,9 @@ class Room:
             absent = tuple(c.candidate_id for c in self.rosters[session_id].candidates if c.candidate_id not in session.admitted)
             if absent and not absences_confirmed:
                 raise Refusal("absences-unconfirmed", count=len(absent))
-            await self._do(e.SealOrdered(at=self.clock.now(), session=session_id, by=by, second=second, statement="seal.statement",
+            regular = session.ended is not None and session.ended.outcome == "completed"
+            await self._do(e.SealOrdered(at=self.clock.now(), session=session_id, by=by, second=second,
+                                         statement="seal.statement" if regular else "seal.statement-aborted",
                                          absent=absent))
 
     async def cancel(self, session_id: str, by: str, pin: str, reason: str) -> None:
@@ -439,7 +439,7 @@ class Room:
         try:
             await self._append(event, *beside)
         except IllegalStep as step:
-            raise Refusal(step.word, state=self.state.sessions[event.session or ""].state) from step
+            raise Refusal(step.word, state=self.state.sessions[event.session or ""].state, session=self.state.live or "") from step
 
     def _known(self, session_id: str | None) -> Session:
         session = self.state.sessions.get(session_id or "")

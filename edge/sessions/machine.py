@@ -18,6 +18,7 @@ from typing import Any
 
 from edge.clock import Stamp
 from edge.sessions import events as e
+from edge.sessions.roster import Code
 
 
 class State(StrEnum):
@@ -231,7 +232,7 @@ def _apply(session: Session, event: e.Event) -> Session:
         case e.CandidateAdmitted():
             admission = Admission(event.candidate_id, event.subject, event.at, event.method, event.seat)
             return replace(session, admitted={**session.admitted, event.candidate_id: admission})
-        case e.AdmissionRefused():
+        case e.AdmissionRefused() if event.code not in (Code.DUPLICATE, Code.NOT_OPEN):      # those turn nobody away
             return replace(session, refusals=session.refusals + 1)
         case e.ExamStarted():
             return replace(session, started=event)

@@ -14,7 +14,7 @@ from edge.room import Room
 from edge.sessions.machine import State
 from edge.web import views
 from edge.web.access import web_of
-from edge.web.pages import language_of, page
+from edge.web.pages import language_of, local_time, page
 from edge.web.texts import LANGUAGES
 
 SHOWN_US = 8 * US
@@ -31,7 +31,8 @@ def gate(request: Request) -> Response:
     if verdict is None:
         beside = web.texts.say(other, "gate.idle" if is_open else "gate.closed")
     else:
-        beside = web.texts.word(other, "code", verdict.code, session=verdict.elsewhere or "", time="")
+        beside = web.texts.word(other, "code", verdict.code, session=verdict.elsewhere or "",
+                                time=local_time(verdict.first_at_utc_us, "%H:%M") if verdict.first_at_utc_us else "")
         if verdict.seat and verdict.code == "OK":
             beside += " · " + web.texts.say(other, "verdict.seat", seat=verdict.seat)
     return page(request, "gate.html", verdict=verdict, open=is_open, beside=beside,

@@ -59,7 +59,9 @@ def _answer(web: Web, token: str | None) -> Response:
 
 
 async def live(request: Request, topic: str) -> Response:
-    """`topic`: a session's id, or `room`; it names the page in the log and limits nothing: an event holds no data."""
+    """`topic`: a session's id, or `room`. It limits nothing: an event holds no data. An unknown one is 404."""
+    if topic != "room" and topic not in web_of(request).room.state.sessions:
+        return Response(status_code=404)
     return _answer(web_of(request), who_of(request).token)
 
 

@@ -55,6 +55,11 @@ def test_demo_says_where_it_is_and_ends_cleanly(started: Started) -> None:
     assert second.returncode == 1
     assert address in second.stderr
     until(lambda: len(children(started.process.pid)) >= 6, 30, "four programs and two workers")
+    recorder = subprocess.run([sys.executable, "-m", "edge", "recorder", "--config", str(demo.config_path(started.folder))],
+                              capture_output=True, text=True, timeout=30)
+    assert recorder.returncode == 3     # a second recorder would take the first one's control socket away
+    assert "running already" in recorder.stderr
+    assert (started.folder / "run/recorder.sock").exists()
     family = children(started.process.pid)
     os.kill(started.process.pid, signal.SIGINT)
     assert started.process.wait(40) == 0

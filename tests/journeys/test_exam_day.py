@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,8 @@ def test_an_exam_day_from_log_in_to_a_playing_proof(exam_room: House, browser: B
         prepare(chief, session)
         check_in(chief, house)
         sit_the_exam(chief)
+        house.tap("样例乙")                     # after the end: whoever he is, the doors are shut
+        until(lambda: "入场" in shown_at_the_gate(house) and "02" not in shown_at_the_gate(house), 10, "the gate says that it is over")
         seal(chief)
     finally:
         shot(chief, "chief-last")
@@ -101,6 +104,12 @@ def test_an_exam_day_from_log_in_to_a_playing_proof(exam_room: House, browser: B
     openssl_verifies(house, session, tmp_path)
     nobody_is_named(house, session, tmp_path)
     assert complaints == []
+
+
+def shown_at_the_gate(house: House) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{house.config.web.port}/gate", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return re.sub(r"<[^>]*>", " ", text[text.index('id="gate"'):])
 
 
 def prepare(page: Page, session: str) -> None:

@@ -79,13 +79,15 @@
 
   // A second press of the same button within 1.5 s does nothing: an impatient double click starts no second thing.
   // The same button: the same form with the same request id. A page that came anew has a new one, and the next person may sign at once.
+  // The answer ends it: a corrected form may be sent at once.
+  body.addEventListener("htmx:afterRequest", (event) => { if (event.detail.requestConfig?.verb === "post") sessionStorage.removeItem("acted"); });
   const nameOf = (form) => `${form.getAttribute("action")}#${form.elements.namedItem("request_id")?.value || ""}`;
   const lately = (form) => {
     const [name, at] = (sessionStorage.getItem("acted") || " 0").split(" ");
     return name === nameOf(form) && Date.now() - Number(at) < AGAIN_MS;
   };
   document.addEventListener("submit", (event) => {
-    if (event.target.method !== "post" || event.target.closest("nav")) return;
+    if (event.target.method !== "post" || event.target.closest("nav") || !event.target.elements.namedItem("request_id")) return;
     if (lately(event.target)) { event.preventDefault(); event.stopImmediatePropagation(); return; }
     sessionStorage.setItem("acted", `${nameOf(event.target)} ${Date.now()}`);
     if (event.target.dataset.long) say(event.target.dataset.long);
