@@ -41,6 +41,21 @@ def test_the_system_clock_is_this_machines() -> None:
     assert first < Stamp(first.utc_us + 1, 0, "")
 
 
+@pytest.mark.parametrize("text", ["", "now", "2026-13-01T00:00:00Z", "2026-11-26", "26.11.2026 14:00+08:00"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_utc(text)
+
+
+async def test_who_went_away_does_not_hold_up_those_who_wait() -> None:
+    clock = SimClock()
+    gone, waits = asyncio.create_task(clock.sleep(5)), asyncio.create_task(clock.sleep(6))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await clock.pass_time(6)
+    assert gone.cancelled() and waits.done()
+
+
 async def test_sleepers_wake_in_order_each_at_its_own_moment() -> None:
     clock, woke = SimClock(), list[tuple[str, int]]()
     began = clock.now()

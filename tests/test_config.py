@@ -38,6 +38,7 @@ def complaint(tmp_path: Path, text: str) -> str:
 @pytest.mark.parametrize(("change", "words"), [
     (GOOD + "\n[recording]\nsegments_s = 60\n", "recording.segments_s: this key is unknown"),
     (GOOD + "\n[retention]\ndays = 1\n", "retention: this key is unknown"),
+    (GOOD + 'adress = "x"\n', "streams.0.adress: this key is unknown"),
     ('sha256 = "00"\n' + GOOD, "sha256: this key is unknown"),
     (GOOD.replace("000000-KD01-R01", "room one"), "room.code"),
     (GOOD.replace('kind = "pattern"', 'kind = "rtsp"'), "`url` belongs to a stream of kind rtsp"),
@@ -83,12 +84,40 @@ def test_paths_are_relative_to_the_file_and_defaults_are_the_sites(tmp_path: Pat
     assert config.paths.run == tmp_path / "run"
     assert config.paths.state == Path("/var/lib/edge")
     assert config.specs()[0].credentials == tmp_path / "cam.login"
+    assert config.reader.port == Path("/dev/idcard0")
+    assert (config.platform.client_cert, config.platform.client_key, config.platform.ca) == (None, None, None)
     assert config.clock.require_sync and not config.room.allow_demo_ids
     assert config.in_state(config.evidence.key) == Path("/var/lib/edge/device.key")
     with pytest.raises(ValidationError):
         config.web.port = 1
     path.write_text(path.read_text(encoding="utf-8") + "# another byte\n", encoding="utf-8")
     assert load(path).sha256 != config.sha256
+
+
+def test_every_relative_path_stands_beside_the_file_wherever_it_is_read_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = GOOD.replace("[[streams]]", """client_cert = "tls.pem"
+client_key = "keys/tls.key"
+ca = "/etc/ca.pem"
+
+[paths]
+state = "state"
+footage = "../footage"
+run = "run"
+
+[reader]
+port = "run/card-reader"
+
+[[streams]]""")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/edge.toml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    config = load(Path("site/edge.toml"))
+    here = tmp_path / "site"
+    assert (config.paths.state, config.paths.footage, config.paths.run) == (here / "state", here / "../footage", here / "run")
+    assert config.reader.port == here / "run/card-reader"
+    assert (config.platform.client_cert, config.platform.client_key, config.platform.ca) == (
+        here / "tls.pem", here / "keys/tls.key", Path("/etc/ca.pem"))
+    assert config.in_state(config.evidence.root) == here / "state/root.pem"
 
 
 def test_the_streams_rotate_one_after_the_other() -> None:

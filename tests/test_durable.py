@@ -123,6 +123,19 @@ def test_a_rename_never_covers_what_is_there(tmp_path: Path) -> None:
     assert new.read_bytes() == b"old" and not old.exists()
 
 
+@pytest.mark.parametrize("taken", ["folder", "link", "dangling link"])
+def test_a_rename_covers_no_folder_and_no_link_either(tmp_path: Path, taken: str) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(b"old")
+    if taken == "folder":
+        new.mkdir()
+    else:
+        new.symlink_to(tmp_path / "gone" if taken == "dangling link" else old)
+    with pytest.raises(FileExistsError):
+        durable.rename(old, new)
+    assert old.read_bytes() == b"old" and new.is_symlink() == (taken != "folder")
+
+
 def test_what_is_gone_may_be_removed_again(tmp_path: Path) -> None:
     path = tmp_path / "cam" / "x"
     durable.remove(path)                                # not even the folder is there

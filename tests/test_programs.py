@@ -77,6 +77,26 @@ def test_who_dies_is_started_anew_and_the_stop_is_in_reverse(tmp_path: Path) -> 
     assert (tmp_path / "order").read_text() == "second first "
 
 
+def test_who_does_not_heed_the_stop_is_killed_and_who_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    deaf = "import os, signal; signal.signal(15, signal.SIG_IGN); open(f'{folder}/deaf', 'w').close(); signal.pause()"
+    text = KEEPER.replace("programs = ", "from edge import programs as module\nmodule.STOP_S = 0.2\nprograms = ").replace(
+        "sys.exit(asyncio.run(", f"""programs = [child("deaf", NAMES + {deaf!r}), Program("late", (sys.argv[1] + "/late", sys.argv[1]))]
+sys.exit(asyncio.run(""")
+    with subprocess.Popen([sys.executable, "-c", text, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: (tmp_path / "deaf").exists())
+        write_program(tmp_path / "late", "#!/bin/sh\n: >$1/came\nexec sleep 60\n")
+        wait_for(lambda: (tmp_path / "came").exists())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def write_program(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.chmod(0o755)
+    part.rename(path)
+
+
 def test_who_refuses_in_words_ends_all(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KEEPER, str(tmp_path), "refuse"], capture_output=True, timeout=60)
     assert done.returncode == 3

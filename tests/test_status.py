@@ -47,10 +47,20 @@ def test_systemd_hears_us_and_without_it_nothing_happens(tmp_path: Path, monkeyp
     assert not status.notify("WATCHDOG=1")
 
 
+def test_a_manager_without_a_file_hears_us_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("")                                # the kernel gives a free abstract name
+        monkeypatch.setenv("NOTIFY_SOCKET", "@" + manager.getsockname()[1:].decode())
+        assert status.notify("WATCHDOG=1")
+        assert manager.recv(200) == b"WATCHDOG=1"
+
+
 def test_the_watchdog_is_fed_at_half_its_time_and_only_by_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
     assert status.watchdog_interval_s() is None
     monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    assert status.watchdog_interval_s() == 15
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     assert status.watchdog_interval_s() == 15
     monkeypatch.setenv("WATCHDOG_PID", "1")
