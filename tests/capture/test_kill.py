@@ -167,7 +167,7 @@ def test_full_disk_is_ridden_out(bench: Any, wait_until: Callable[..., Any]) -> 
     bench.footage.mkdir()
     worker = StreamSpec("pattern", "pattern", width=320, height=180, segment_s=3600)
     make = f"from pathlib import Path; from edge.capture.storage_id import *; init_storage(Path(r'{bench.footage}'))"
-    script = f'mount -t tmpfs -o size=1m none {bench.footage} && {sys.executable} -c "{make}" && exec "$@"'
+    script = f'mount -t tmpfs -o size=1m none "{bench.footage}" && "{sys.executable}" -c "{make}" && exec "$@"'
     process = bench.start(["unshare", "-rm", "sh", "-c", script, "sh", *bench.worker_command(worker)])
     wait_until(lambda: bench.state("pattern") == "recording")
     inside = Path(f"/proc/{bench.status('pattern').pid}/root{bench.footage}")
