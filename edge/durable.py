@@ -73,7 +73,7 @@ def _write_aside(path: Path, data: bytes, mode: int, put: Callable[[Path], objec
 
 def rename(old: Path, new: Path) -> None:
     """Rename within one file system; the new name is durable, and the old one durably gone. `new` must not exist."""
-    if new.exists():
+    if new.exists() or new.is_symlink():        # a link that leads nowhere is a name too
         raise FileExistsError(new)
     old.rename(new)
     sync_folder(new.parent)

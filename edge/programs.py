@@ -85,8 +85,12 @@ class Keeper:
                 pause = min(pause * 2, 5)
 
     async def _one_life(self, program: Program, ending: asyncio.Event) -> int:
-        process = await asyncio.create_subprocess_exec(*program.argv, stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
-                                                       preexec_fn=_die_with_parent)
+        try:
+            process = await asyncio.create_subprocess_exec(*program.argv, stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
+                                                           preexec_fn=_die_with_parent)
+        except OSError as error:            # no memory, no process left: that passes, and the keeping must not end with it
+            log.error("program-did-not-start name=%s reason=%s", program.name, error.strerror)
+            return 1
         ended, told = asyncio.create_task(process.wait()), asyncio.create_task(ending.wait())
         await asyncio.wait((ended, told), return_when=asyncio.FIRST_COMPLETED)
         told.cancel()

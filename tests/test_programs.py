@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ async def begin(): print("begun", flush=True)
 tasks = {"forever": for_ever, "ends": ends, "fails": fails}
 sys.exit(asyncio.run(until_stopped([("begin", begin), ("other", for_ever), (sys.argv[1], tasks[sys.argv[1]])], "here")))
 """
+NAMED = "import os, signal, sys; name, folder = sys.argv[1:]; "
 KEEPER = """
 import asyncio, sys
 from edge.programs import Keeper, Program
@@ -78,23 +80,24 @@ def test_who_dies_is_started_anew_and_the_stop_is_in_reverse(tmp_path: Path) -> 
 
 
 def test_who_does_not_heed_the_stop_is_killed_and_who_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
-    deaf = "import os, signal; signal.signal(15, signal.SIG_IGN); open(f'{folder}/deaf', 'w').close(); signal.pause()"
-    text = KEEPER.replace("programs = ", "from edge import programs as module\nmodule.STOP_S = 0.2\nprograms = ").replace(
-        "sys.exit(asyncio.run(", f"""programs = [child("deaf", NAMES + {deaf!r}), Program("late", (sys.argv[1] + "/late", sys.argv[1]))]
-sys.exit(asyncio.run(""")
+    deaf = NAMED + "signal.signal(15, signal.SIG_IGN); open(f'{folder}/deaf-{os.getpid()}', 'w').close(); signal.pause()"
+    text = "from edge import programs as module\nmodule.STOP_S = 0.2\n" + KEEPER[:KEEPER.index("programs = [")] + (
+        f"programs = [child('deaf', {deaf!r}), Program('late', (sys.argv[1] + '/late', sys.argv[1]))]\n") + (
+        KEEPER[KEEPER.index("sys.exit(asyncio"):])
     with subprocess.Popen([sys.executable, "-c", text, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: (tmp_path / "deaf").exists())
-        write_program(tmp_path / "late", "#!/bin/sh\n: >$1/came\nexec sleep 60\n")
-        wait_for(lambda: (tmp_path / "came").exists())
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-
-
-def write_program(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.chmod(0o755)
-    part.rename(path)
+        try:
+            wait_for(lambda: list(tmp_path.glob("deaf-*")))
+            (tmp_path / "late.part").write_text('#!/bin/sh\n: >"$1/came"\nexec sleep 60\n')
+            (tmp_path / "late.part").chmod(0o755)
+            (tmp_path / "late.part").rename(tmp_path / "late")
+            wait_for(lambda: (tmp_path / "came").exists())
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            for left in tmp_path.glob("deaf-*"):
+                with suppress(ProcessLookupError):
+                    os.kill(int(left.name.split("-")[1]), signal.SIGKILL)
 
 
 def test_who_refuses_in_words_ends_all(tmp_path: Path) -> None:
