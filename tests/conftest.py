@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from edge.capture.control import StreamStatus
 from edge.capture.sidecar import Fragment, Sidecar
@@ -36,6 +37,9 @@ from edge.storage.database import Database
 from edge.storage.journal import Journal
 from edge.storage.outbox import Outbox
 from edge.storage.staff import StaffBook
+
+settings.register_profile("machine-speed-proves-nothing", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("machine-speed-proves-nothing")
 
 ROOM = "000000-KD01-R01"
 

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,17 @@ sys.exit(asyncio.run(Keeper(programs, quiet=True).run(lambda: print("ready", flu
 """
 
 
+@contextmanager
+def started(text: str, argument: object) -> Iterator[subprocess.Popen[str]]:
+    """A program of ours; killed at the end whatever the test found, so that a failure never waits for it."""
+    with subprocess.Popen([sys.executable, "-c", text, str(argument)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def wait_for(look: Callable[[], object], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not look():
@@ -61,7 +72,7 @@ def test_a_task_that_raises_ends_the_program_with_its_own_fault() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_is_no_fault(number: signal.Signals) -> None:
-    with subprocess.Popen([sys.executable, "-c", TASKS, "forever"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(TASKS, "forever") as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(3)] == ["begun\n", "up\n", "up\n"]
         process.send_signal(number)
@@ -69,7 +80,7 @@ def test_a_stop_is_no_fault(number: signal.Signals) -> None:
 
 
 def test_who_dies_is_started_anew_and_the_stop_is_in_reverse(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", KEEPER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+    with started(KEEPER, tmp_path) as process:
         wait_for(lambda: len(list(tmp_path.glob("*-*"))) == 2)
         first = next(tmp_path.glob("first-*"))
         os.kill(int(first.name.split("-")[1]), signal.SIGKILL)
@@ -80,12 +91,13 @@ def test_who_dies_is_started_anew_and_the_stop_is_in_reverse(tmp_path: Path) -> 
 
 
 def test_who_does_not_heed_the_stop_is_killed_and_who_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
-    deaf = NAMED + "signal.signal(15, signal.SIG_IGN); open(f'{folder}/deaf-{os.getpid()}', 'w').close(); signal.pause()"
+    deaf = NAMED + ("signal.signal(15, signal.SIG_IGN); os.close(1); os.close(2); open(f'{folder}/deaf-{os.getpid()}', 'w').close(); "
+                    "signal.pause()")
     text = "from edge import programs as module\nmodule.STOP_S = 0.2\n" + KEEPER[:KEEPER.index("programs = [")] + (
         f"programs = [child('deaf', {deaf!r}), Program('late', (sys.argv[1] + '/late', sys.argv[1]))]\n") + (
         KEEPER[KEEPER.index("sys.exit(asyncio"):])
-    with subprocess.Popen([sys.executable, "-c", text, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
-        try:
+    try:
+        with started(text, tmp_path) as process:
             wait_for(lambda: list(tmp_path.glob("deaf-*")))
             (tmp_path / "late.part").write_text('#!/bin/sh\n: >"$1/came"\nexec sleep 60\n')
             (tmp_path / "late.part").chmod(0o755)
@@ -93,11 +105,17 @@ def test_who_does_not_heed_the_stop_is_killed_and_who_cannot_be_started_is_tried
             wait_for(lambda: (tmp_path / "came").exists())
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
-        finally:
-            process.kill()
-            for left in tmp_path.glob("deaf-*"):
-                with suppress(ProcessLookupError):
-                    os.kill(int(left.name.split("-")[1]), signal.SIGKILL)
+        for pid in deaf_ones(tmp_path):
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+    finally:
+        for pid in deaf_ones(tmp_path):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def deaf_ones(folder: Path) -> list[int]:
+    return [int(each.name.split("-")[1]) for each in folder.glob("deaf-*")]
 
 
 def test_who_refuses_in_words_ends_all(tmp_path: Path) -> None:
@@ -107,7 +125,7 @@ def test_who_refuses_in_words_ends_all(tmp_path: Path) -> None:
 
 
 def test_who_keeps_them_is_killed_and_they_are_told_to_stop(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", KEEPER, str(tmp_path)], stdout=subprocess.PIPE) as process:
+    with started(KEEPER, tmp_path) as process:
         wait_for(lambda: len(list(tmp_path.glob("*-*"))) == 2)
         process.kill()
     wait_for(lambda: (tmp_path / "order").exists() and sorted((tmp_path / "order").read_text().split()) == ["first", "second"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
+import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from edge.evidence import chain
 from edge.idcheck.reader import CardUnreadable, ReaderStatus
 from edge.room import Refusal, Room
 from edge.sessions import events as e
+from edge.sessions import machine
 from edge.sessions.machine import IllegalStep, State
 from edge.sessions.preflight import Result
 from edge.sessions.roster import Code
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from tests.conftest import Hall
 
 SESSION, LATER = "S20261126-KD01-R01-01", "S20261126-KD01-R01-02"
+STAFF = {"T001": "chief", "T002": "proctor", "T003": "proctor"}
 HELD = 2000
 
 
@@ -214,6 +218,11 @@ def seal(room: Room, **changed: Any) -> Awaitable[None]:
     return room.seal(SESSION, **words)
 
 
+def with_an_observer(state: State) -> Callable[[Hall], Awaitable[None]]:
+    """Lead the session to `state`; its plan names A001 in a role that may do nothing."""
+    return lambda hall: hall.to(state, staff={**STAFF, "A001": "observer"})
+
+
 async def nothing(hall: Hall) -> None:
     pass
 
@@ -238,6 +247,10 @@ CASES = (
          lambda r: r.waive(SESSION, "stream:cam-front", "x", "T002", "T003", "1003")),
     Case("a-proctor-must-sign", "the chief signs twice", at(State.CLOSING), lambda r: seal(r, second="T001", second_pin="1001")),
     Case("a-proctor-must-sign", "a stranger signs", at(State.CLOSING), lambda r: seal(r, second="A001", second_pin="2001")),
+    Case("a-proctor-must-sign", "an observer of the plan signs", with_an_observer(State.CLOSING),
+         lambda r: seal(r, second="A001", second_pin="2001")),
+    Case("not-planned-for-this-session", "an observer walks to the exits", with_an_observer(State.PREFLIGHT),
+         lambda r: r.check_exits(SESSION, "A001")),
     Case("not-planned-for-this-session", "a stranger signs in", at(State.PREFLIGHT), lambda r: r.sign_in(SESSION, "A001", "2001")),
     Case("not-planned-for-this-session", "a stranger walks to the exits", at(State.PREFLIGHT), lambda r: r.check_exits(SESSION, "A001")),
     Case("not-planned-for-this-session", "a stranger seconds a waiver", at(State.PREFLIGHT, one_camera_lost),
@@ -319,6 +332,24 @@ def test_every_word_of_refusal_is_reached() -> None:
     words = set(re.findall(r'Refusal\("([a-z-]+)"', Path(module.__file__).read_text(encoding="utf-8")))
     assert len(words) > 14
     assert words == {case.word for case in CASES}
+
+
+NO_PAGE_HEARS = {
+    "no-roster": "a missing list is red in preflight, and preflight-red comes first",
+    "wrong-session-seq": "the Room counts the sessions itself",
+    "already-in": "a card twice is a verdict of the door (E-DUPLICATE), no refusal of a verb",
+    "seat-taken": "seats come from the list, which holds each once; the door admits nobody twice",
+    "wrong-revision": "only the notary closes books and signs",
+    "no-session": "every verb looks for its session first",
+}
+"""Words of the machine that no verb can raise: they guard the journal against faults of ours (tests/sessions/test_machine.py has them)."""
+
+
+def test_every_word_of_the_machine_is_reached_by_a_verb_or_cannot_be() -> None:
+    text = Path(machine.__file__).read_text(encoding="utf-8")
+    words = set(re.findall(r'(?:return |IllegalStep\()"([a-z]+(?:-[a-z]+)+)"', text))
+    assert len(words) > 8
+    assert words - {case.word for case in CASES} == NO_PAGE_HEARS.keys()
 
 
 def test_there_is_no_verb_that_stops_a_recording() -> None:
@@ -434,6 +465,29 @@ async def test_the_door_closes_thirty_minutes_after_the_start(hall: Hall) -> Non
     assert (await hall.show("样例丙")).code is Code.NOT_OPEN
     assert (await hall.show("样例乙")).code is Code.NOT_OPEN, "and so is who was in already"
     assert hall.room.state.sessions[SESSION].refusals == 2, "who comes after the end is not turned away"
+
+
+async def test_after_the_end_every_card_hears_that_it_is_over(hall: Hall) -> None:
+    """Whoever it is, nothing else about the card matters now; and each is a fact all the same."""
+    await hall.to(State.CLOSING)
+    cards = (hall.roster[0].name, "样例乙", "样例辛", "样例丑")    # in already, absent, not on the list, card expired
+    before, head = hall.room.state.sessions[SESSION].refusals, hall.journal.head[0]
+    assert [(await hall.show(name)).code for name in cards] == [Code.NOT_OPEN] * 4
+    assert hall.journal.head[0] == head + 4 and hall.room.state.sessions[SESSION].refusals == before
+    assert set(hall.room.state.sessions[SESSION].admitted) == {hall.roster[0].candidate_id}
+
+
+@pytest.mark.parametrize(("state", "outcome", "becomes"), [
+    (State.RUNNING, "completed", "completed"), (State.RUNNING, "aborted", "aborted"), (State.RUNNING, "cancelled", "cancelled"),
+    (State.RUNNING, "no such word", "aborted"), (State.CHECKIN, "completed", "cancelled")])
+async def test_nobody_signs_that_an_exam_was_regular_that_was_not(hall: Hall, state: State, outcome: str, becomes: str) -> None:
+    await hall.to(state)
+    await hall.room.end_exam(SESSION, "T001", "1001", HELD, outcome, "停电")
+    await seal(hall.room)
+    session = hall.room.state.sessions[SESSION]
+    assert session.ended and session.ended.outcome == becomes
+    assert session.seal_order
+    assert session.seal_order.statement == ("seal.statement" if becomes == "completed" else "seal.statement-aborted")
 
 
 @pytest.mark.parametrize(("reason", "code"), [("demo", Code.DEMO), ("no-answer", Code.CARD_UNREADABLE)])
@@ -578,6 +632,84 @@ async def test_whoever_asked_may_go_away_the_fact_is_finished(hall: Hall) -> Non
     kept = hall.room
     assert chain.verify(hall.journal.all()) is None
     same(kept, hall.restart())
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """Stands beside a fact and holds the write thread in the middle of its transaction."""
+
+    fault: Exception | None = None
+    entered: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    def write(self, connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
+        self.entered.set()
+        assert self.go_on.wait(20)
+        if self.fault:
+            raise self.fault
+
+
+@pytest.mark.parametrize("fault", [None, OSError("no space left on device")])
+async def test_a_cancelled_report_holds_the_turn_until_disk_and_memory_agree(hall: Hall, fault: Exception | None) -> None:
+    await hall.to(State.CHECKIN)
+    state, head, slow = hall.room.state, hall.journal.head, Slow(fault)
+    lost = e.StreamLost(at=hall.clock.now(), session=None, stream="mic", reason="x")
+    asked = asyncio.create_task(hall.room.report(lost, slow))
+    try:
+        assert await asyncio.to_thread(slow.entered.wait, 20)   # the row is written, the transaction is open
+        card = asyncio.create_task(hall.show("样例乙"))
+        for _ in range(5):                                      # cancelled once, and again by an impatient one
+            asked.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert not asked.done() and not card.done(), "the turn is kept while the thread works"
+        assert hall.room.state is state and hall.journal.head == head, "and nothing is so before it is on disk"
+    finally:
+        slow.go_on.set()
+    await asyncio.wait([asked, card], timeout=20)
+    assert asked.cancelled() and card.result().code is Code.OK
+    assert hall.room.state.streams_lost == ({} if fault else {"mic": lost})
+    assert hall.journal.head[0] == head[0] + (1 if fault else 2)
+    assert chain.verify(hall.journal.all()) is None
+    same(hall.room, hall.restart())
+
+
+async def abandon(hall: Hall, verb: Awaitable[Any]) -> None:
+    """Ask, and go away while the write thread is held; the verb must end as if nobody had gone."""
+    room, go_on = hall.room, threading.Event()
+    before = room.state
+    held = asyncio.ensure_future(hall.database.write(lambda connection: go_on.wait(20)))
+    asked = asyncio.ensure_future(verb)
+    try:
+        for _ in range(10):                                     # it has the turn, and its write waits in line
+            await asyncio.sleep(0)
+        asked.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not asked.done() and room.state is before
+    finally:
+        go_on.set()
+    await asyncio.wait([asked, held], timeout=20)
+    assert asked.cancelled() and room.state is not before, "it is on disk, so it is so"
+
+
+async def test_verbs_that_are_cancelled_in_mid_write_are_so_nevertheless(hall: Hall) -> None:
+    room = hall.room
+    await abandon(hall, room.plan(hall.plan(), "{}"))
+    await abandon(hall, hall.accept_roster())
+    assert {c.number for c in room.rosters[SESSION].candidates} == {p.id_no for p in hall.roster}, "the list is kept beside the state"
+    await abandon(hall, room.begin_preflight(SESSION, "T001"))
+    await abandon(hall, room.check_exits(SESSION, "T001"))
+    for staff, role in STAFF.items():
+        await hall.fact(e.StaffPresent, staff_id=staff, role=role)
+    await abandon(hall, room.open_checkin(SESSION, "T001"))
+    await abandon(hall, hall.show("样例甲"))
+    again = await hall.show("样例甲")
+    assert (again.code, again.seat) == (Code.DUPLICATE, "01"), "whom nobody saw come in is in"
+    await abandon(hall, room.start_exam(SESSION, "T001", HELD))
+    assert room.state.sessions[SESSION].state is State.RUNNING
+    assert chain.verify(hall.journal.all()) is None
+    same(room, hall.restart())
 
 
 async def test_two_cards_at_once_are_two_verdicts_one_after_the_other(hall: Hall) -> None:
