@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What it costs to record: our worker against the ffmpeg command line, side by side on the same live cameras.
 
-For each number of cameras: as many of our workers (the real ones: hash, index, fdatasync, stills, sound level) and as many ffmpeg
-(`-c copy -f segment`) record the same cameras at the same time; processor time is read from /proc at the beginning and the end of
-a window of steady state, so start-up does not count, nor do the cameras. Then every frame's timestamp is read back, and the
-numbers in the picture of camera 1. Prints a Markdown table; the last line is one JSON object. By hand: bench/README.md.
+For each number of cameras: as many of our workers (the real ones: hash, index, fdatasync) and as many ffmpeg (`-c copy -f segment`)
+record the same cameras at the same time, while our watcher judges what the workers write (stills, picture health, sound).
+Processor time is read from /proc at the beginning and the end of a window of steady state, so start-up does not count, nor do the
+cameras. Then every frame's timestamp is read back, and the numbers in the picture of camera 1. Prints a Markdown table; the last
+line is one JSON object. By hand: bench/README.md.
 """
 
 from __future__ import annotations
@@ -27,18 +28,28 @@ import av
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.rig import Hall, Unfit, conditions, cpu_s, finish, framecheck, rss_mb
+from edge.capture.control import picture_path
+from edge.capture.streams import StreamSpec
 
 SETTLE_S = 6.0
 """From the moment all record to the window's beginning: connecting, loading and the first key frame are over."""
 FRAME_S = 1 / 25
 PICTURE_SEGMENTS = 6        # the newest, of which the pictures are decoded: 5 ms of processor a frame
 WORKER_WITHOUT = {
-    "stills": "import edge.capture.watch as w; w.KeyPictures.offer = lambda *_: None",
-    "sound level": "import edge.capture.watch as w; w.SoundMeter.hear = lambda *_: None",
-    "stills and sound level": "import edge.capture.watch as w; w.SoundMeter.hear = w.KeyPictures.offer = lambda *_: None",
+    "naps": "import edge.capture.rtsp as r; r.NAP_S = 0",
     "fdatasync": "import os; os.fdatasync = lambda *_: None",
 }
 """The same worker with one thing taken out: an experiment that says where the time goes, not a way to record."""
+WATCHER = """
+import sys
+from pathlib import Path
+from edge.capture.alarms import Limits
+from edge.capture.streams import StreamSpec
+from edge.capture.watch import run_watcher
+footage, run, *specs = sys.argv[1:]
+streams = [StreamSpec.from_json(each) for each in specs]
+sys.exit(run_watcher(streams, Path(footage), Path(run), Limits(), lambda _: [sys.executable, "-c", ""]))
+"""
 MOTION = """daemon off
 setup_mode off
 log_level 1
@@ -62,12 +73,17 @@ target_dir {folder}
 
 @dataclass(slots=True)
 class Window:
-    """One number of cameras: processor seconds per process in `seconds`, their memory, what of the frames came back."""
+    """One number of cameras: processor seconds per process in `seconds`, their memory, what of the frames came back.
+
+    The watcher is one process for all cameras: what the peer has no counterpart of is measured apart.
+    """
 
     cameras: int
     seconds: float
     ours_cpu_s: list[float] = field(default_factory=list)
     peer_cpu_s: list[float] = field(default_factory=list)
+    watcher_cpu_s: float = 0.0
+    watcher_rss_mb: float = 0.0
     ours_rss_mb: list[float] = field(default_factory=list)
     peer_rss_mb: list[float] = field(default_factory=list)
     frames: int = 0
@@ -107,16 +123,20 @@ def measure(hall: Hall, cameras: int, seconds: float, segment_s: int, tag: str) 
         (hall.peers / stream).mkdir()
         peers.append(hall.ffmpeg(f"ffmpeg-{stream}", i + 1, "-f", "segment", "-segment_time", str(segment_s), "-segment_format", "mp4",
                                  f"{stream}/%05d.mp4"))
+    specs = [StreamSpec(stream, "rtsp", url=hall.url(i + 1)).to_json() for i, stream in enumerate(streams)]
+    watcher = hall.start([sys.executable, "-c", WATCHER, hall.footage, hall.run, *specs], f"watcher-{tag}")
     hall.wait(lambda: all(map(hall.recording, streams)) and all(any((hall.peers / s).iterdir()) for s in streams), "all recorded")
+    hall.wait(lambda: all(picture_path(hall.run, stream).exists() for stream in streams), "all were seen")
     time.sleep(SETTLE_S)
-    window = Window(cameras, seconds)
-    began, before = time.monotonic(), [cpu_s(p.pid) for p in [*ours, *peers]]
+    window, every = Window(cameras, seconds), [*ours, *peers, watcher]
+    began, before = time.monotonic(), [cpu_s(p.pid) for p in every]
     time.sleep(seconds)
-    used = [cpu_s(p.pid) - then for p, then in zip([*ours, *peers], before, strict=True)]
+    used = [cpu_s(p.pid) - then for p, then in zip(every, before, strict=True)]
     window.seconds = time.monotonic() - began
-    window.ours_cpu_s, window.peer_cpu_s = used[:cameras], used[cameras:]
+    window.ours_cpu_s, window.peer_cpu_s, window.watcher_cpu_s = used[:cameras], used[cameras:-1], used[-1]
     window.ours_rss_mb, window.peer_rss_mb = [rss_mb(p.pid) for p in ours], [rss_mb(p.pid) for p in peers]
-    finish([*ours, *peers])
+    window.watcher_rss_mb = rss_mb(watcher.pid)
+    finish(every)
     for stream in streams:
         frames, lost, doubled = steps(hall.segments(stream))
         window.frames, window.lost, window.doubled = window.frames + frames, window.lost + lost, window.doubled + doubled
@@ -188,11 +208,13 @@ def _deepest(process: subprocess.Popen[bytes]) -> int:
 def table(windows: Sequence[Window], parts: dict[str, tuple[float, float]], other: tuple[float, int] | None) -> str:
     """Markdown for docs/benchmarks.md."""
     rows = ["| cameras | ours, CPU s / camera-minute | ffmpeg, CPU s / camera-minute | ours / ffmpeg | ours, % of a core / camera | "
-            "ours, RSS MB, most | ffmpeg, RSS MB, most | frames, lost, doubled |", "|---|---|---|---|---|---|---|---|"]
+            "ours, RSS MB, most | ffmpeg, RSS MB, most | watcher, CPU s / camera-minute | watcher, RSS MB | frames, lost, doubled |",
+            "|---|---|---|---|---|---|---|---|---|---|"]
     for w in windows:
         ours, peer = w.per_minute(w.ours_cpu_s), w.per_minute(w.peer_cpu_s)
         rows.append(f"| {w.cameras} | {ours:.2f} | {peer:.2f} | {w.ratio:.2f} | {ours / 0.6:.2f} | {max(w.ours_rss_mb):.0f} | "
-                    f"{max(w.peer_rss_mb):.0f} | {w.frames}, {w.lost}, {w.doubled} |")
+                    f"{max(w.peer_rss_mb):.0f} | {w.per_minute([w.watcher_cpu_s]) / w.cameras:.2f} | {w.watcher_rss_mb:.0f} | "
+                    f"{w.frames}, {w.lost}, {w.doubled} |")
     if parts:
         rows += ["", "| one camera, our worker without | CPU s / camera-minute | RSS MB |", "|---|---|---|",
                  *(f"| {name or 'anything taken out'} | {cpu:.2f} | {rss:.0f} |" for name, (cpu, rss) in parts.items())]
@@ -216,6 +238,8 @@ def result(windows: Sequence[Window], parts: dict[str, tuple[float, float]], oth
         figures[f"cpu_s_per_camera_minute_{w.cameras}"] = w.per_minute(w.ours_cpu_s)
         figures[f"core_percent_per_camera_{w.cameras}"] = w.per_minute(w.ours_cpu_s) / 0.6
         peer[f"cpu_s_per_camera_minute_{w.cameras}"] = w.per_minute(w.peer_cpu_s)
+        figures[f"watcher_cpu_s_per_camera_minute_{w.cameras}"] = w.per_minute([w.watcher_cpu_s]) / w.cameras
+        figures[f"watcher_rss_mb_{w.cameras}"] = w.watcher_rss_mb
         ratio[f"cpu_{w.cameras}"] = w.ratio
     main_one = next((w for w in windows if w.cameras == 4), windows[-1])
     figures["core_percent_per_camera"] = figures[f"core_percent_per_camera_{main_one.cameras}"]

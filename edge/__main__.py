@@ -1,7 +1,8 @@
 """The door: the `edge` command. Each verb imports its part when it is called, so that none pays for another.
 
 Exit codes: 0 done; 1 it did not work, and the text says why; 2 the words of the command are wrong; 3 it refuses to start until
-somebody acts (configuration, key, disk). Verbs are documented in docs/operators/commands.md; a test compares.
+somebody acts (configuration, key, disk). Verbs are documented in docs/operators/commands.md; a test compares. Long, because every
+verb has its few lines here: what it takes from the configuration, and nothing of what it does.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import logging
 import os
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge import __version__
 
 if TYPE_CHECKING:
+    from edge.capture.streams import StreamSpec
     from edge.config import Config
 
 SITE_CONFIG = Path("/etc/edge/edge.toml")
@@ -37,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        return _explain(error, args.verb in (_room, _recorder, _record))
+        return _explain(error, args.verb in (_room, _recorder, _record, _watch))
 
 
 def _explain(error: Exception, program: bool) -> int:
@@ -61,7 +64,7 @@ class Refused(Exception):
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every verb and its options."""
+    """Every verb and its options: as long as there are verbs."""
     top = argparse.ArgumentParser(prog="edge", description="Exam-room edge controller: records, checks identity, proves.")
     top.add_argument("--version", action="version", version=f"edge {__version__}")
     verbs = top.add_subparsers(required=True, metavar="VERB")
@@ -84,6 +87,10 @@ def parser() -> argparse.ArgumentParser:
     add("recorder", _recorder, "run the recorder: one worker per stream, whatever else happens", config=True)
     v = add("record", _record, "record one stream until stdin closes or SIGTERM (the recorder's worker; runs by hand too)", config=True)
     v.add_argument("--stream", required=True, help="the stream's id")
+    v.add_argument("--quiet", action="store_true", help="show no progress at a terminal")
+    v = add("watch", _watch, "look at and listen to what is recorded until stdin closes or SIGTERM (the recorder's watcher)", config=True)
+    v.add_argument("--renew", metavar="STREAM", help="only this: the camera was moved on purpose, make a new reference picture of it")
+    v.add_argument("--probe", metavar="STREAM", help="only this: play back samples of the stream's last day, as is done daily")
     v = add("drill", _drill, "rehearse a whole session on the running room (starts the demo room if none runs)", config=True)
     v.add_argument("--seconds", type=int, default=20, help="length of the rehearsed exam (default 20)")
     v.add_argument("--json", action="store_true", help="one JSON object as the last line")
@@ -96,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("--root", type=Path, help="the authority's root certificate, got another way than with the export")
     v.add_argument("--json", action="store_true", help="the report as one JSON object")
     _add_keeping(verbs)
+    _add_doctor(verbs)
     _add_sims(verbs)
     add("config", _config, "print every configuration key, its default and its meaning")
     return top
@@ -128,6 +136,17 @@ def _add_keeping(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     v.add_argument("--root", type=Path, required=True, help="PEM of the authority's root")
     storage = group("storage", "the footage folder: init")
     config(storage.add_parser("init", help="give the mounted data disk its identity, and pin it"), _storage_init)
+
+
+def _add_doctor(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "what is right with the room's equipment, and what to set: cameras"
+    doctor = verbs.add_parser("doctor", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
+    v = doctor.add_parser("cameras", help="find the cameras, ask them over ONVIF, look at what arrives; changes nothing")
+    v.add_argument("--config", type=Path, help="configuration file, whose network cameras are looked at too")
+    v.add_argument("--address", action="append", default=[], metavar="HOST", help="ask this camera (HOST[:PORT]) instead of searching")
+    v.add_argument("--credentials", type=Path, help="file with user:password for cameras that are in no configuration")
+    v.add_argument("--json", action="store_true", help="the report as one JSON object")
+    v.set_defaults(verb=_doctor_cameras)
 
 
 def _add_sims(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -173,18 +192,38 @@ def _recorder(args: argparse.Namespace) -> int:
     from edge.programs import edge
     from edge.recording import run_recorder
     file = str(_config_path(args))
-    return asyncio.run(run_recorder(_load(args), lambda spec: list(edge("record", "--config", file, "--stream", spec.id))))
+    return asyncio.run(run_recorder(_load(args), lambda spec: list(edge("record", "--config", file, "--stream", spec.id)),
+                                    edge("watch", "--config", file)))
 
 
 def _record(args: argparse.Namespace) -> int:
-    from edge import status
+    from edge import progress, status
     from edge.capture.worker import run_worker
     config = _load(args)
-    spec = next((s for s in config.specs() if s.id == args.stream), None)
-    if spec is None:
-        raise Refused(f"the configuration has no stream {args.stream!r}; it has {', '.join(s.id for s in config.streams)}")
+    spec = _spec(config, args.stream)
     config.paths.run.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return run_worker(spec, config.paths.footage, config.paths.run, lambda: status.probe_clock().state, storage_uuid=_pinned(config))
+    # by hand means both ends at a terminal: a worker of the recorder's has a pipe for a leash
+    by_hand = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() and not args.quiet
+    with progress.line(spec.id, config.paths.run, config.paths.footage, sys.stderr) if by_hand else nullcontext():
+        return run_worker(spec, config.paths.footage, config.paths.run, lambda: status.probe_clock().state, storage_uuid=_pinned(config))
+
+
+def _watch(args: argparse.Namespace) -> int:
+    from edge import recording
+    from edge.programs import edge
+    config, file = _load(args), str(_config_path(args))
+    if args.renew:
+        return recording.renew_reference(config, _spec(config, args.renew).id)
+    if args.probe:
+        return recording.play_back(config, _spec(config, args.probe).id)
+    return recording.run_watcher(config, lambda stream: list(edge("watch", "--config", file, "--probe", stream)))
+
+
+def _spec(config: Config, stream: str) -> StreamSpec:
+    for spec in config.specs():
+        if spec.id == stream:
+            return spec
+    raise Refused(f"the configuration has no stream {stream!r}; it has {', '.join(s.id for s in config.streams)}")
 
 
 def _drill(args: argparse.Namespace) -> int:
@@ -195,6 +234,17 @@ def _drill(args: argparse.Namespace) -> int:
     site = args.config or (None if args.dir else _site_config())
     run = _load(args).paths.run if site else None
     return drill(run, args.seconds, args.json, args.dir or demo.default_folder())
+
+
+def _doctor_cameras(args: argparse.Namespace) -> int:
+    from edge.capture.onvif import read_account
+    from edge.doctor import doctor_cameras
+    config = _load(args) if args.config or _site_config() else None
+    try:
+        account = read_account(args.credentials) if args.credentials else None
+    except ValueError as error:
+        raise Refused(f"{error}. No camera was asked.") from None
+    return doctor_cameras(config, args.address, account, args.json)
 
 
 # ---- evidence ---------------------------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ import httpx
 import uvicorn
 
 from edge import __version__, durable, followers, status
-from edge.capture.control import RecorderControl, read_status
-from edge.capture.intake import Intake, StreamWatch
+from edge.capture.control import RecorderControl, read_status, read_watch
+from edge.capture.intake import NOTE_WAIT_S, AlarmWatch, Intake, StreamWatch
 from edge.capture.storage_id import StorageRefused, check_storage, pinned
 from edge.clock import SystemClock, boot_id
 from edge.config import Config
@@ -88,8 +88,8 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
 
     reader_status: Callable[[], ReaderStatus] = lambda: reader.state  # noqa: E731 (the reader needs the room, the room asks the reader)
     room = Room(clock, Journal(database, chain.link), catalog, outbox, staff, Instruments(
-        streams={s.id: s.kind for s in specs}, stream_status=partial(read_status, paths.run), reader=lambda: reader_status(),
-        disk=partial(_disk, config), clock=status.probe_clock,
+        streams={s.id: s.kind for s in specs}, stream_status=partial(read_status, paths.run),
+        watch=partial(read_watch, paths.run), reader=lambda: reader_status(), disk=partial(_disk, config), clock=status.probe_clock,
     ), Rules(room_code=config.room.code, require_sync=config.clock.require_sync, hmac_key=subject_key))
 
     async def report(event: e.Event) -> None:
@@ -103,8 +103,12 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
 
     reader = Reader(SerialPort(config.reader.port, config.reader.baud), from_reader, clock, config.reader.poll_s,
                     config.room.allow_demo_ids)
-    intake = Intake(paths.footage, [s.id for s in specs], room.segment, catalog.last_seq, clock)
-    watch = StreamWatch(paths.run, [s.id for s in specs], report, clock)
+    names = [s.id for s in specs]
+    intake = Intake(paths.footage, names, room.segment, catalog.last_seq, clock, paths.run,
+                    min(NOTE_WAIT_S, config.recording.seal_wait_s / 2))         # sealing does not wait for notes
+    watch = StreamWatch(paths.run, names, report, clock)
+    alarms = AlarmWatch(paths.footage, paths.run, names, lambda stream: room.state.impaired.get(stream, {}),
+                        lambda stream: room.state.probed[stream].day if stream in room.state.probed else "", room.of_the_box, clock)
 
     recorder = RecorderControl(paths.run / "recorder.sock")
     notary = Notary(room, signer, root_pem, facts, recorder, config.recording.seal_wait_s)
@@ -135,7 +139,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
 
     return RoomProgram(room, database, http, (
         ("begin", begin), ("intake", intake.run), ("notary", notary.run), ("reader", reader.run), ("streams", watch.run),
-        ("wanted", partial(followers.wanted, room, recorder, config.recording.idle_keep_h)),
+        ("alarms", alarms.run), ("wanted", partial(followers.wanted, room, recorder, config.recording.idle_keep_h)),
         ("courier", courier.run), ("nudge", partial(followers.outbox, room, courier)), ("timetable", timetable.run),
         ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run),
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from edge.capture.alarms import Limits
 from edge.capture.streams import StreamSpec
 
 
@@ -62,20 +63,27 @@ class RecordingSection(_Section):
     segment_s: int = Field(default=60, ge=2, le=600, description="length of a segment file; a crash never costs a finished one")
     idle_keep_h: int = Field(default=24, ge=0, le=24 * 90,
                              description="hours that footage of no session is kept; 0 records only from preflight to sealing")
+    buffer_mb: int = Field(default=32, ge=4, le=512, description="per stream: what may wait in memory for a disk that stands still, in 10^6 "
+                                                                 "bytes; 32 holds a minute at 4 Mbit/s. What does not fit is a declared gap")
     seal_wait_s: int = Field(default=10, ge=1, le=120, description="longest wait for the last segments before a gap is declared")
 
 
 class StreamSection(_Section):
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="short name in folders and manifests; never given to another camera")
-    kind: Literal["rtsp", "microphone", "pattern"] = Field(description="rtsp (IP camera), microphone or pattern (test picture)")
+    kind: Literal["rtsp", "usb", "microphone", "pattern"] = Field(
+        description="rtsp (IP camera), usb (camera at this PC), microphone or pattern (test picture)")
     name_zh: str = Field(description="the stream's name on Chinese pages")
     name_en: str = Field(description="the stream's name on English pages")
     url: str | None = Field(default=None, description="rtsp only: address without user or password")
     credentials: Path | None = Field(default=None, description="rtsp only: file with user:password, mode 0600")
-    device: str | None = Field(default=None, description="microphone only: (part of) the sound system's name for it")
-    width: int = Field(default=640, ge=160, le=1920, description="pattern only: pixels")
-    height: int = Field(default=360, ge=120, le=1080, description="pattern only: pixels")
-    fps: int = Field(default=15, ge=1, le=30, description="pattern only: frames per second")
+    transport: Literal["tcp", "udp"] = Field(default="tcp", description="rtsp only: tcp loses nothing on the way; udp for cameras that know no other")
+    device: str | None = Field(default=None, description="usb: the camera's path by id (/dev/v4l/by-id/…); microphone: (part of) the sound "
+                                                         "system's name for it")
+    sound: str | None = Field(default=None, description="usb only: (part of) the name of the microphone recorded with the picture")
+    driver: Literal["sounddevice", "pyaudio"] = Field(default="sounddevice", description="what reads the microphone; the other if one fails here")
+    width: int = Field(default=640, ge=160, le=1920, description="usb and pattern: pixels")
+    height: int = Field(default=360, ge=120, le=1080, description="usb and pattern: pixels")
+    fps: int = Field(default=15, ge=1, le=30, description="usb and pattern: frames per second")
 
     @field_validator("url")
     @classmethod
@@ -89,7 +97,69 @@ class StreamSection(_Section):
     def _whole(self) -> StreamSection:
         if (self.kind == "rtsp") != (self.url is not None):
             raise ValueError("`url` belongs to a stream of kind rtsp, and only there")
+        if self.kind == "usb" and self.device is None:
+            raise ValueError("a stream of kind usb needs `device`: the camera's path below /dev/v4l/by-id")
+        if self.sound is not None and self.kind != "usb":
+            raise ValueError("`sound` belongs to a stream of kind usb, and only there")
         return self
+
+
+LIMITS = Limits()
+
+
+class WatchSection(_Section):
+    """Thresholds of the watcher. Measured on painted rooms, recorded by the recorder: docs/design/watching.md has the figures."""
+
+    picture_raise_s: float = Field(
+        default=LIMITS.picture_raise_s, ge=0, le=600,
+        description="seconds a picture must be wrong before the alarm; longer than somebody walking past the lens, short enough that a "
+                    "frozen picture shows within ten")
+    picture_clear_s: float = Field(
+        default=LIMITS.picture_clear_s, ge=0, le=600,
+        description="seconds it must be right before the alarm ends")
+    black_mean: int = Field(
+        default=LIMITS.black_mean, ge=0, le=255,
+        description="black: brightness (0 to 255, 16 is black) at or below; a room by dim light is above 40")
+    flat_spread: int = Field(
+        default=LIMITS.flat_spread, ge=0, le=128,
+        description="black and covered: standard deviation of brightness at or below; a furnished room has 35 to 40, a covered lens 12")
+    blur_sharp: int = Field(
+        default=LIMITS.blur_sharp, ge=0, le=10000,
+        description="covered, and out of focus where there is no reference picture: sharpness at or below; a room has 40 to 80, a covered "
+                    "lens 1 to 3")
+    blur_percent: int = Field(
+        default=LIMITS.blur_percent, ge=0, le=100,
+        description="out of focus: per cent of the reference picture's sharpness (for its contrast) at or below; slightly soft is 65, "
+                    "defocused 7 to 17")
+    bright_percent: int = Field(
+        default=LIMITS.bright_percent, ge=1, le=100,
+        description="over-exposed: per cent of the picture that is white; a room in strong light has 15, a blinded camera 80")
+    moved_px: int = Field(
+        default=LIMITS.moved_px, ge=1, le=160,
+        description="moved: shift against the reference picture, in pixels of 320; 6 is a turn of 1 to 2 degrees, and a camera that stands "
+                    "still shows less than 2")
+    moved_kept_percent: int = Field(
+        default=LIMITS.moved_kept_percent, ge=0, le=100,
+        description="moved: less than this part of the reference's edges is still there; another view has 23 to 31, the same in any light "
+                    "over 60")
+    still_stir: int = Field(
+        default=LIMITS.still_stir, ge=0, le=255,
+        description="not frozen: a pixel changed by more than this; noise reaches 22, a person who moves more than 80. Frozen is only the "
+                    "very same picture")
+    sound_raise_s: float = Field(
+        default=LIMITS.sound_raise_s, ge=0, le=600,
+        description="seconds a sound must be wrong before the alarm; people pause, rooms do not")
+    sound_clear_s: float = Field(default=LIMITS.sound_clear_s, ge=0, le=600, description="seconds it must be right before the alarm ends")
+    sound_low_dbfs: int = Field(
+        default=LIMITS.sound_low_dbfs, ge=-90, le=0,
+        description="too low: peak of a second at or below; an empty room's noise is about -50, digital zero is an alarm of its own")
+    clipped_percent: float = Field(
+        default=LIMITS.clipped_percent, gt=0, le=100,
+        description="clipping: per cent of a second's samples near full scale; loud speech has 0, a bang 0.2, speech overdriven by 12 dB has 4")
+
+    def limits(self) -> Limits:
+        """As the watcher takes them."""
+        return Limits(**self.model_dump())
 
 
 class PlatformSection(_Section):
@@ -125,6 +195,7 @@ class Config(_Section):
     clock: ClockSection = ClockSection()
     reader: ReaderSection = ReaderSection()
     recording: RecordingSection = RecordingSection()
+    watch: WatchSection = WatchSection()
     platform: PlatformSection
     evidence: EvidenceSection = EvidenceSection()
     streams: tuple[StreamSection, ...] = Field(min_length=1, max_length=16, description="the cameras and microphones, in page order")
@@ -142,7 +213,8 @@ class Config(_Section):
         step = max(1, self.recording.segment_s // (2 * len(self.streams)))
         return tuple(StreamSpec(
             id=s.id, kind=s.kind, name_zh=s.name_zh, name_en=s.name_en, url=s.url, credentials=s.credentials, device=s.device,
-            segment_s=self.recording.segment_s, offset_s=n * step, width=s.width, height=s.height, fps=s.fps)
+            transport=s.transport, sound=s.sound, driver=s.driver, segment_s=self.recording.segment_s, offset_s=n * step,
+            buffer_mb=self.recording.buffer_mb, width=s.width, height=s.height, fps=s.fps)
             for n, s in enumerate(self.streams))
 
     def in_state(self, path: Path) -> Path:

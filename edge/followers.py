@@ -11,6 +11,7 @@ from edge import __version__, status
 from edge.capture.control import RecorderControl
 from edge.clock import US, boot_id
 from edge.room import Room
+from edge.sessions.preflight import RED_RULES
 from edge.storage.database import Database
 from edge.upload.courier import Courier
 
@@ -62,19 +63,24 @@ async def watchdog(database: Database) -> None:
         await asyncio.sleep(status.watchdog_interval_s() or FEED_S)
 
 
+def _source(room: Room, stream: str, kind: str) -> dict[str, Any]:
+    """A stream's health: ok; warn: recorded, but the watcher has something against it, or is silent; fault: not recorded, or worthless."""
+    age, peak, rules = room.stream_age_ms(stream), room.peak_cdb(stream), room.state.impaired.get(stream, {})
+    lost = age is None or age >= 5000 or RED_RULES & set(rules)
+    return {"id": stream, "kind": "audio" if kind == "microphone" else "video", "health": "fault" if lost else "warn" if rules else "ok",
+            **({} if age is None else {"last_frame_age_ms": age}), **({} if peak is None else {"audio_peak_cdb": peak})}
+
+
 def heartbeat(room: Room) -> dict[str, Any]:
     """The room's part of a heartbeat (docs/platform-api.yaml, Heartbeat)."""
     live = room.state.sessions.get(room.state.live or "")
     disk, time, backlog = room.instruments.disk(), room.instruments.clock(), room.outbox.backlog()
-    ages = {stream: room.stream_age_ms(stream) for stream in room.instruments.streams}
     reader = room.instruments.reader().state
     facts: dict[str, Any] = {
         "controller": {"version": __version__, "boot_id": boot_id()}, "state": str(live.state) if live else "idle",
-        "sources": [{"id": stream, "kind": "audio" if kind == "microphone" else "video",
-                     "health": "ok" if (age := ages[stream]) is not None and age < 5000 else "fault",
-                     **({} if age is None else {"last_frame_age_ms": age})} for stream, kind in room.instruments.streams.items()],
+        "sources": [_source(room, stream, kind) for stream, kind in room.instruments.streams.items()],
         "storage": {"free_bytes": disk.free_bytes, "write_ok": disk.write_ok}, "terminals": {},
-        "id_reader": "ok" if reader == "ok" else "fault", "clock": {"source": "kernel", "synced": time.state == "synced"},
+        "id_reader": "ok" if reader == "ok" else "fault", "clock": {"source": time.source, "synced": time.state == "synced"},
         "queue": {"manifests": backlog.waiting}}
     if live:
         facts["session_id"] = live.id

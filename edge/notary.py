@@ -44,6 +44,7 @@ class Notary:
         self._recorder, self._seal_wait_us = recorder, seal_wait_s * US
         self._cut: set[tuple[str, State]] = set()
         self._refused: dict[str, str] = {}
+        self._compared: set[tuple[str, int]] = set()        # revisions whose gaps were found to be the right ones
 
     async def run(self) -> None:
         """Look at each change, and twice a second while books are being closed. Never returns."""
@@ -73,7 +74,7 @@ class Notary:
             elif session.revisions and session.revisions[-1].digest is None:
                 await self._sign_manifest(session)
                 return True
-            elif session.late_segments and await self._amend(session):
+            elif (session.late_segments or self._declared_too_much(session)) and await self._amend(session):
                 return True
         return False
 
@@ -138,6 +139,20 @@ class Notary:
             at=self._room.clock.now(), session=session.id, revision=revision, reason="segment-recovered", amends=last.digest,
             open_receipt=session.open_receipt, prev_manifest=state.last_manifest, prev_receipt=state.last_manifest_receipt))
         return True
+
+    def _declared_too_much(self, session: Session) -> bool:
+        """Did a segment come between the declaring of gaps and the closing of the books? Asked once of each revision without an answer."""
+        last = session.revisions[-1] if session.revisions else None
+        if last is None or last.digest is None or last.receipt_sha256 or session.opened is None or session.seal_order is None:
+            return False
+        if (session.id, last.number) not in self._compared:
+            declared = {(g.stream, g.from_utc_us, g.to_utc_us) for r in self._room.events(session.id)
+                        if isinstance(g := r.event, e.GapDeclared) and g.revision == last.number}
+            found = manifest.find_gaps(self._segments(session), session.opened.streams, session.opened.at, session.seal_order.at)
+            if declared != {(gap.stream, gap.from_utc_us, gap.to_utc_us) for gap in found}:
+                return True
+            self._compared.add((session.id, last.number))
+        return False
 
     async def _declare_gaps(self, session: Session, segments: list[e.SegmentStored], revision: int) -> None:
         if session.opened is None or session.seal_order is None:

@@ -17,12 +17,13 @@ import hmac
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from edge.capture.control import StreamStatus
+from edge.capture.control import StreamStatus, WatchStatus
+from edge.capture.intake import believed
 from edge.capture.sidecar import Sidecar
 from edge.clock import US, Clock, Stamp
 from edge.idcheck.reader import CardSeen, CardUnreadable, ReaderStatus
@@ -30,7 +31,7 @@ from edge.sessions import events as e
 from edge.sessions import machine
 from edge.sessions.identity import mask_name, mask_number
 from edge.sessions.machine import IllegalStep, RoomState, Session, State
-from edge.sessions.preflight import FRESH_MS, Preflight, Readings, Result, StreamReading, judge
+from edge.sessions.preflight import FRESH_MS, Preflight, ProbeReading, Readings, Result, StreamReading, judge
 from edge.sessions.roster import Candidate, Code, Roster, match
 from edge.status import ClockReading, DiskReading
 from edge.storage.catalog import Catalog, Segment
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 HOLD_MS = 1900                  # the button is held 2 s; a timer may be a little early
 ON_TIME_US = 5 * 60 * US        # R27: a start further from the plan needs a reason
 DEFAULT_KBPS = 4096             # for the reservation, where a stream has not yet told its rate
+SOUND_OLD_US = 5 * US           # a level of older sound is no level
 LOCAL = ZoneInfo("Asia/Shanghai")
 
 
@@ -60,6 +62,7 @@ class Instruments:
 
     streams: Mapping[str, str]                                  # id -> kind, as configured
     stream_status: Callable[[str], StreamStatus | None]
+    watch: Callable[[str], WatchStatus | None]                  # what the watcher last said of a stream
     reader: Callable[[], ReaderStatus]
     disk: Callable[[], DiskReading]
     clock: Callable[[], ClockReading]
@@ -216,8 +219,12 @@ class Room:
 
     async def clock_stepped(self, at: Stamp, delta_us: int) -> None:
         """The wall clock jumped: a fact of the live session if there is one, so that its manifest says so."""
+        await self.of_the_box(e.ClockStepped(at=at, delta_us=delta_us))
+
+    async def of_the_box(self, event: e.Event) -> None:
+        """A fact of the box that stands among those of the live session, if there is one at the moment of writing."""
         async with self._turn:
-            await self._append(e.ClockStepped(at=at, session=self.state.live, delta_us=delta_us))
+            await self._append(replace(event, session=self.state.live))
 
     # ---- the verbs ----------------------------------------------------------------------------------------------------
 
@@ -396,6 +403,17 @@ class Room:
             return None
         return max(0, (now.boot_us - status.last_sample_boot_us) // 1000)
 
+    def watched(self, stream: str) -> WatchStatus | None:
+        """What the watcher says of a stream now; None if it has not spoken for five seconds."""
+        return believed(self.instruments.watch(stream), self.clock.now())
+
+    def peak_cdb(self, stream: str) -> int | None:
+        """Loudest sound of the last second in the recorded file, hundredths of a dBFS; None if none was measured just now."""
+        status = self.watched(stream)
+        if status is None or self.clock.now().boot_us - status.sound_boot_us > SOUND_OLD_US:
+            return None
+        return status.audio_peak_cdb
+
     def subject(self, number: str) -> str:
         """The HMAC-SHA256 that stands for an ID number in facts and manifests."""
         return hmac.new(self.rules.hmac_key, number.encode(), hashlib.sha256).hexdigest()
@@ -423,14 +441,22 @@ class Room:
             roster_age_us=now.us_since(session.roster.at) if session.roster else 0, roster_refused=session.roster_refused,
             plan_is_today=self._is_today(session.id, self.local_date(now.utc_us)),
             reader=reader.state, reader_fault=reader.last_fault or "",
-            streams=tuple(StreamReading(stream, kind, s.state if s else "unknown", s.reason if s else "",
-                                                  self.stream_age_ms(stream), s.audio_peak_cdb if s else None)
-                          for (stream, kind), s in zip(self.instruments.streams.items(), statuses.values(), strict=True)),
+            streams=tuple(self._stream_reading(stream, kind, statuses[stream]) for stream, kind in self.instruments.streams.items()),
             free_bytes=disk.free_bytes, needed_bytes=kbps * 125 * 60 * (session.plan.duration_min + 90),
             write_ok=disk.write_ok, storage_fault=disk.fault, clock_state=self.instruments.clock().state,
             require_sync=self.rules.require_sync, platform_reason=lost.reason if lost else None,
             chief_present="chief" in session.present.values(), proctors_present=session.proctors_present,
-            min_proctors=session.plan.min_proctors, exits_checked=session.exits is not None)
+            min_proctors=session.plan.min_proctors, exits_checked=session.exits is not None,
+            probes=tuple(ProbeReading(p.stream, p.ok, now.us_since(p.at), p.reason or "") for p in self.state.probed.values()
+                         if p.stream in self.instruments.streams),
+            room_age_us=now.us_since(self.state.first_started.at) if self.state.first_started else 0)
+
+    def _stream_reading(self, stream: str, kind: str, status: StreamStatus | None) -> StreamReading:
+        age, peak, alarms = self.stream_age_ms(stream), self.peak_cdb(stream), tuple(self.state.impaired.get(stream, {}))
+        if status is None:
+            return StreamReading(stream, kind, "unknown", "", age, peak, alarms=alarms)
+        sound = age is not None and self.clock.now().boot_us - status.last_sound_boot_us <= SOUND_OLD_US
+        return StreamReading(stream, kind, status.state, status.reason, age, peak, sound, alarms, status.buffered_bytes)
 
     # ---- guards -------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from edge.capture.control import StreamStatus
+from edge.capture.control import StreamStatus, WatchStatus
 from edge.capture.sidecar import Fragment, Sidecar
 from edge.clock import US, SimClock, Stamp, SystemClock, iso_utc
 from edge.evidence import chain
@@ -131,7 +131,9 @@ class Hall:
         shutil.copy(staff, folder / "state" / "staff.json")
         self.link: Callable[..., tuple[str, str]] = chain.link
         self.age_ms: dict[str, int | None] = {"cam-front": 300, "cam-back": 300, "mic": 300}
-        self.peak_cdb = -3000
+        self.peak_cdb: int | None = -3000
+        self.watch_age_ms: int | None = 300         # None: there is no watcher
+        self.waiting_bytes = 0
         self.reader = ReaderStatus("ok", "05.01", None, 0)
         self.disk = DiskReading(4 * 10**12, 8 * 10**12, True, "")
         self.clock_reading = ClockReading("synced", 1000)
@@ -144,7 +146,7 @@ class Hall:
         self.staff = StaffBook(self.folder / "state" / "staff.json", self.clock)
         self.journal = Journal(database, lambda *columns: self.link(*columns))
         return Room(self.clock, self.journal, self.catalog, self.outbox, self.staff, Instruments(
-            streams=STREAMS, stream_status=self._status, reader=lambda: self.reader, disk=lambda: self.disk,
+            streams=STREAMS, stream_status=self._status, watch=self._watch, reader=lambda: self.reader, disk=lambda: self.disk,
             clock=lambda: self.clock_reading), Rules(room_code=ROOM, require_sync=True, hmac_key=b"k" * 32))
 
     def restart(self) -> Room:
@@ -160,7 +162,13 @@ class Hall:
             return None
         at = now.plus(-age * 1000)
         return StreamStatus(stream, STREAMS[stream], 1, "recording", "", "0" * 32, 1, 1, at.boot_us, at.utc_us, at.boot_id, 100, 1000, 2500,
-                            2000, 640, 360, "h264+aac", self.peak_cdb, 0, 1, now.boot_us, 0)
+                            2000, 640, 360, "h264+aac", 1, now.boot_us, 0, at.boot_us, self.waiting_bytes)
+
+    def _watch(self, stream: str) -> WatchStatus | None:
+        if self.watch_age_ms is None:
+            return None
+        at = self.clock.now().plus(-self.watch_age_ms * 1000)
+        return WatchStatus(stream, at.boot_id, at.boot_us, 1, "rules/1", at.boot_us, at.boot_us, self.peak_cdb, 0)
 
     # ---- facts ----
 

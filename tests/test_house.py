@@ -154,7 +154,7 @@ def words_of_gaps() -> set[str]:
     rule = next(node for node in ast.walk(TREES["evidence/manifest.py"]) if isinstance(node, ast.FunctionDef) and node.name == "_hole")
     own = {word for node in ast.walk(rule) if isinstance(node, ast.Assign) for word in strings_in(node.value)}
     assert own >= {"not-recording"}
-    return set(sidecar.END_REASONS) - {"rotated", "cut"} | own
+    return set(sidecar.END_REASONS) - {"rotated", "cut", "format-changed"} | own
 
 
 @pytest.mark.parametrize("page", ["docs/operators/trouble.md", "docs/operators/trouble.zh-CN.md"])
@@ -252,9 +252,10 @@ def test_no_persons_number_stands_outside_the_sample_data() -> None:
 
 ADDRESS = {
     # each foreign library and the only places that may name it; () = nowhere yet
-    "av": ("capture/",), "cv2": ("capture/",), "numpy": ("capture/",), "sounddevice": ("capture/microphone.py",),
-    "pyaudio": ("capture/microphone.py",), "serial": ("idcheck/port.py",), "boto3": (),
-    "httpx": ("upload/platform.py", "app.py", "drill.py"),          # the province; and two clients of the room's own local socket
+    "av": ("capture/",), "cv2": ("capture/",), "numpy": ("capture/",), "sounddevice": ("capture/portaudio.py",),
+    "pyaudio": ("capture/portaudio.py",), "serial": ("idcheck/port.py",), "boto3": (),
+    # the province; two clients of the room's own local socket; cameras, by onveef
+    "httpx": ("upload/platform.py", "app.py", "drill.py", "capture/onvif.py"), "onveef": ("capture/onvif.py",),
     "sqlite3": ("storage/",), "sqlite_utils": ("storage/",), "argon2": ("storage/staff.py",),
     "rfc8785": ("evidence/",), "cryptography": ("evidence/", "sim/authority.py", "app.py"),
     "fastapi": ("web/", "sim/platform.py"), "starlette": ("web/", "sim/"), "jinja2": ("web/",), "uvicorn": ("app.py", "sim/"),
@@ -288,7 +289,7 @@ MAY_MOVE_AND_REMOVE = {
     # (file, function): why what it renames or unlinks need not survive a power cut
     ("app.py", "_unix_socket"): "a socket file left by a dead room, on tmpfs",
     ("capture/control.py", "serve_control"): "a socket file left by a dead recorder, on tmpfs",
-    ("capture/control.py", "write_status"): "the status file on tmpfs: news, not truth",
+    ("capture/control.py", "_write"): "the status file on tmpfs: news, not truth",
     ("capture/recorder.py", "run"): "the recorder's own socket file, on tmpfs",
     ("capture/watch.py", "_show"): "the newest key frame on tmpfs: news, not truth",
     ("export.py", "look"): "a passing folder of further links to footage; the footage keeps its own names",

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge import followers
 from edge import room as module
 from edge.clock import US
 from edge.evidence import chain
@@ -744,6 +745,43 @@ async def test_a_step_of_the_clock_belongs_to_the_live_session(hall: Hall) -> No
     assert [s.delta_us for s in hall.room.state.clock_steps] == [5 * US, -7 * US]
 
 
+async def test_what_the_watcher_finds_belongs_to_the_live_session_and_outlives_a_restart(hall: Hall) -> None:
+    def covered(rule: str) -> e.StreamImpaired:
+        return e.StreamImpaired(at=hall.clock.now(), stream="cam-front", rule=rule, rules="rules/1", since_utc_us=hall.clock.now().utc_us)
+
+    await hall.room.of_the_box(covered("moved"))
+    await hall.to(State.RUNNING)
+    await hall.room.of_the_box(covered("covered"))
+    await hall.room.of_the_box(e.StreamRestored(at=hall.clock.now(), stream="cam-front", rule="moved"))
+    assert [(r.event.session, r.event.kind) for r in hall.journal.all() if isinstance(r.event, e.StreamImpaired | e.StreamRestored)] == [
+        (None, "StreamImpaired"), (SESSION, "StreamImpaired"), (SESSION, "StreamRestored")]
+    kept = hall.room.state
+    assert hall.restart().state == kept and set(kept.impaired["cam-front"]) == {"covered"}
+    assert hall.room.state.sessions[SESSION].state is State.RUNNING, "it moves no session"
+
+
+async def test_a_level_is_known_only_while_somebody_measures(hall: Hall) -> None:
+    """R12: what the meter shows was heard in the recorded file just now, or nothing is shown."""
+    assert hall.room.peak_cdb("mic") == -3000
+    hall.watch_age_ms = 5000
+    assert hall.room.peak_cdb("mic") == -3000
+    hall.watch_age_ms = 5001
+    assert hall.room.peak_cdb("mic") is None and hall.room.watched("mic") is None
+    hall.watch_age_ms = None
+    assert hall.room.peak_cdb("mic") is None
+
+
+async def test_a_heartbeat_says_what_is_bad_and_how_loud_it_is(hall: Hall) -> None:
+    now = hall.clock.now()
+    await hall.room.of_the_box(e.StreamImpaired(at=now, stream="cam-front", rule="covered", rules="r", since_utc_us=now.utc_us))
+    await hall.room.of_the_box(e.StreamImpaired(at=now, stream="cam-back", rule="moved", rules="r", since_utc_us=now.utc_us))
+    sources = {s["id"]: s for s in followers.heartbeat(hall.room)["sources"]}
+    assert {name: s["health"] for name, s in sources.items()} == {"cam-front": "fault", "cam-back": "warn", "mic": "ok"}
+    assert sources["mic"]["audio_peak_cdb"] == -3000
+    hall.watch_age_ms = None
+    assert "audio_peak_cdb" not in followers.heartbeat(hall.room)["sources"][0]
+
+
 async def test_the_day_is_the_rooms_not_greenwichs(hall: Hall) -> None:
     assert hall.room.local_date(1_795_622_399 * US) == date(2026, 11, 25)       # 23:59:59 in Shanghai
     assert hall.room.local_date(1_795_622_400 * US) == date(2026, 11, 26)
@@ -768,6 +806,8 @@ async def test_a_restart_at_every_step_finds_the_same_room(hall: Hall) -> None:
         lambda: hall.room.plan(hall.plan(LATER), "{}"),
         lambda: hall.room.clock_stepped(hall.clock.now(), 2 * US),
         lambda: hall.fact(e.StreamLost, None, stream="mic", reason="gone"),
+        lambda: hall.fact(e.StreamImpaired, None, stream="mic", rule="sound-zero", rules="rules/1", since_utc_us=1),
+        lambda: hall.fact(e.PlaybackProbed, None, stream="mic", day="2026-11-25", ok=True, windows=3),
     ]
     for go in steps:
         await go()

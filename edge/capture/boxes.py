@@ -1,8 +1,8 @@
-"""Reads fragmented MP4 as our muxer writes it: the header's tracks and each fragment's times. Standard library only.
+"""Reads fragmented MP4 as our muxer writes it: the header's tracks, each fragment's times and samples. Standard library only.
 
 One reading for the segment being written and for the one a crash left, so both get the same index. Layout: ISO/IEC 14496-12
 (tkhd 8.3.2, mdhd 8.4.2, hdlr 8.4.3, stsd 8.5.2, trex 8.8.3, tfhd 8.8.7, trun 8.8.8, tfdt 8.8.12).
-Bad bytes raise BoxError. Called by segments and recovery.
+Bad bytes raise BoxError. Called by muxer, recovery, tail and probe.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 from edge.clock import US
 
@@ -25,7 +24,7 @@ class BoxError(ValueError):
 
 @dataclass(slots=True)
 class TrackHeader:
-    """A track as the header describes it; `duration` and `flags` are its samples' defaults."""
+    """A track as the header describes it; `duration`, `flags`, `size` are its samples' defaults; `setup` is what its decoder needs."""
 
     number: int
     kind: str
@@ -34,6 +33,19 @@ class TrackHeader:
     facts: dict[str, str | int] = field(default_factory=dict)
     duration: int = 0
     flags: int = 0
+    size: int = 0
+    setup: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One coded picture or piece of sound: bytes [offset, offset + size) counted from its moof's first byte, its time of presentation."""
+
+    offset: int
+    size: int
+    media_us: int
+    dur_us: int
+    key: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +88,8 @@ def read_header(header: bytes) -> dict[int, TrackHeader]:
             track = _read_track(header, inside, stop)
             tracks[track.number] = track
         for trex, _ in find(header, 0, len(header), b"moov", b"mvex", b"trex"):
-            number, _, duration, _, flags = struct.unpack_from(">5I", header, trex + 4)
-            tracks[number].duration, tracks[number].flags = duration, flags
+            number, _, duration, size, flags = struct.unpack_from(">5I", header, trex + 4)
+            tracks[number].duration, tracks[number].size, tracks[number].flags = duration, size, flags
     except (struct.error, IndexError, KeyError) as error:
         raise BoxError("a header that cannot be read") from error
     if not tracks:
@@ -118,7 +130,32 @@ def _read_track(data: bytes, inside: int, stop: int) -> TrackHeader:
     else:
         facts["channels"], = struct.unpack_from(">H", data, entry + 24)
         facts["rate_hz"] = struct.unpack_from(">I", data, entry + 32)[0] >> 16
-    return TrackHeader(number, kind, scale, codec, facts)
+    return TrackHeader(number, kind, scale, codec, facts, setup=_read_setup(data, entry, kind))
+
+
+def _read_setup(data: bytes, entry: int, kind: str) -> bytes:
+    """Content of avcC or hvcC, or the AudioSpecificConfig in esds (ISO/IEC 14496-14 section 5.6); empty if there is none."""
+    end = entry + struct.unpack_from(">I", data, entry)[0]
+    inside = entry + 8 + (78 if kind == "video" else 28)        # of VisualSampleEntry and AudioSampleEntry, 14496-12 section 12
+    for box, start, stop in boxes(data, inside, end):
+        if box in (b"avcC", b"hvcC"):
+            return data[start:stop]
+        if box == b"esds":
+            return _read_descriptor(data, start + 4, stop)
+    return b""
+
+
+def _read_descriptor(data: bytes, at: int, end: int) -> bytes:
+    """The DecoderSpecificInfo below ES_Descriptor and DecoderConfigDescriptor (ISO/IEC 14496-1 section 7.2.6)."""
+    while at < end:
+        tag, size, at = data[at], 0, at + 1
+        more = True
+        while more:
+            more, size, at = bool(data[at] & 0x80), size << 7 | data[at] & 0x7F, at + 1
+        if tag == 5:
+            return data[at:min(end, at + size)]
+        at += {3: 3, 4: 13}.get(tag, size)      # both hold others behind their own fields
+    return b""
 
 
 def read_fragment(moof: bytes, tracks: dict[int, TrackHeader]) -> FragmentTimes | None:
@@ -153,7 +190,7 @@ def _read_traf(data: bytes, inside: int, stop: int, track: TrackHeader) -> Fragm
         ticks, samples = ticks + run_ticks, samples + count
         first_flags = run_flags if first_flags is None else first_flags
     key = not (flags if first_flags is None else first_flags) & NOT_SYNC
-    start_us, end_us = (int(Fraction(t * US, track.scale)) for t in (start, start + ticks))
+    start_us, end_us = (t * US // track.scale for t in (start, start + ticks))
     return FragmentTimes(start_us, end_us - start_us, samples, key)
 
 
@@ -173,3 +210,58 @@ def _read_trun(data: bytes, trun: int, end: int, duration: int) -> tuple[int, in
     if not bits & 0x100:
         return duration * count, count, first_flags
     return sum(struct.unpack_from(">I", data, at + i * width)[0] for i in range(count)), count, first_flags
+
+
+def read_samples(moof: bytes, tracks: dict[int, TrackHeader]) -> dict[int, list[Sample]]:
+    """Track number -> its samples in a whole moof box, in the order of decoding."""
+    found: dict[int, list[Sample]] = {}
+    try:
+        for inside, stop in find(moof, 0, len(moof), b"moof", b"traf"):
+            number, samples = _read_table(moof, inside, stop, tracks)
+            found.setdefault(number, []).extend(samples)
+    except (struct.error, IndexError, KeyError) as error:
+        raise BoxError("a fragment that cannot be read") from error
+    return found
+
+
+def _read_table(data: bytes, inside: int, stop: int, tracks: dict[int, TrackHeader]) -> tuple[int, list[Sample]]:
+    tfhd, tfdt = _one(data, inside, stop, b"tfhd"), _one(data, inside, stop, b"tfdt")
+    bits, number = struct.unpack_from(">II", data, tfhd)
+    track = tracks[number]
+    if bits & 0x1 or not bits & 0x20000:
+        raise BoxError("samples that do not lie behind their moof")
+    usual = {0x8: track.duration, 0x10: track.size, 0x20: track.flags}
+    at = tfhd + 8
+    for bit in (0x2, 0x8, 0x10, 0x20):
+        if bits & bit:
+            usual[bit], = struct.unpack_from(">I", data, at)
+            at += 4
+    ticks, = struct.unpack_from(">Q" if data[tfdt] else ">I", data, tfdt + 4)
+    samples: list[Sample] = []
+    for trun, end in find(data, inside, stop, b"trun"):
+        ticks = _read_run(data, trun, end, ticks, usual, track.scale, samples)
+    return number, samples
+
+
+def _read_run(data: bytes, trun: int, end: int, ticks: int, usual: dict[int, int], scale: int, into: list[Sample]) -> int:
+    """Append the samples of a trun; the time after them, in ticks."""
+    version, (bits, count) = data[trun], struct.unpack_from(">II", data, trun)
+    if not bits & 0x1:
+        raise BoxError("samples without an offset")
+    offset, at = struct.unpack_from(">i", data, trun + 8)[0], trun + 12
+    first = None
+    if bits & 0x4:
+        first, = struct.unpack_from(">I", data, at)
+        at += 4
+    columns = [bit for bit in (0x100, 0x200, 0x400, 0x800) if bits & bit]
+    row = struct.Struct(">" + "".join("i" if bit == 0x800 and version else "I" for bit in columns))
+    if at + count * row.size > end:
+        raise BoxError("more samples than there is room for")
+    rows = row.iter_unpack(data[at:at + count * row.size]) if columns else ((),) * count
+    for number, values in enumerate(rows):
+        said = dict(zip(columns, values, strict=True))
+        duration, size = said.get(0x100, usual[0x8]), said.get(0x200, usual[0x10])
+        flags = first if first is not None and number == 0 else said.get(0x400, usual[0x20])
+        into.append(Sample(offset, size, (ticks + said.get(0x800, 0)) * US // scale, duration * US // scale, not flags & NOT_SYNC))
+        ticks, offset = ticks + duration, offset + size
+    return int(ticks)

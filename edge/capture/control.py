@@ -1,7 +1,8 @@
 """Recorder and room talk here, and only here: the recorder's socket (JSON lines) and each stream's status file.
 
 Requests, one a line: {"do":"cut"} -> {"ok":true,"streams":N}; {"do":"wanted","record":true} -> {"ok":true}; {"do":"status"} ->
-{"ok":true,"wanted":true,"streams":{id: "running"|"restarting"|"resting"}}. Anything else -> {"ok":false,"error":"…"}.
+{"ok":true,"wanted":true,"streams":{id: "running"|"restarting"|"resting"},"watcher":"running"|"restarting"}.
+Anything else -> {"ok":false,"error":"…"}.
 The status file lies on a tmpfs, rewritten each second by rename, not synced: it is news, not truth. Standard library only.
 """
 
@@ -10,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,41 @@ class StreamStatus:
     width: int
     height: int
     codec: str
-    audio_peak_cdb: int | None      # of the last second; None: no sound
-    silent_ms: int                  # how long digital silence has lasted
     segments: int                   # sealed by this worker
     updated_boot_us: int
     dropped: int                    # samples lost or timestamps mended since the source was opened
+    last_sound_boot_us: int = 0     # when the newest sound was written to the file; 0: none yet, or no sound track
+    buffered_bytes: int = 0         # waiting in memory for the disk
+    av_drift_ppm: int | None = None     # sound card against picture clock; None: one device sends both
+    av_offset_ms: int | None = None
+    audio_overruns: int | None = None
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    f.name: (str,) if f.type == "str" else (int,) if f.type == "int" else (int, type(None)) for f in dataclasses.fields(StreamStatus)}
+@dataclass(frozen=True, slots=True)
+class WatchStatus:
+    """What the watcher last saw and heard in a stream's recorded file. Peaks in hundredths of a dBFS.
+
+    `alarms`: rule -> when it was raised, UTC microseconds. `picture_boot_us`, `sound_boot_us`: when the newest picture and sound that
+    was judged had been read from the file; 0: none yet.
+    """
+
+    stream: str
+    boot_id: str
+    updated_boot_us: int
+    seq: int                        # of the segment that is being read
+    rules: str                      # version of the rules
+    picture_boot_us: int
+    sound_boot_us: int
+    audio_peak_cdb: int | None      # of the last second; None: no sound
+    silent_ms: int                  # how long digital silence has lasted
+    alarms: Mapping[str, int] = field(default_factory=dict)
+
+
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "int | None": (int, type(None)), "Mapping[str, int]": (dict,)}
+
+
+def _types(of: type[StreamStatus] | type[WatchStatus]) -> dict[str, tuple[type, ...]]:
+    return {f.name: _KINDS[str(f.type)] for f in dataclasses.fields(of)}
 
 
 def status_path(run: Path, stream: str) -> Path:
@@ -61,30 +88,56 @@ def status_path(run: Path, stream: str) -> Path:
     return run / STREAMS / f"{stream}.json"
 
 
+def watch_path(run: Path, stream: str) -> Path:
+    """Where lies what the watcher says of a stream."""
+    return run / STREAMS / f"{stream}.watch.json"
+
+
 def picture_path(run: Path, stream: str) -> Path:
-    """Where a stream's newest key frame lies, as a JPEG."""
+    """Where a stream's newest recorded key frame lies, as a JPEG."""
     return run / STREAMS / f"{stream}.jpg"
 
 
 def write_status(run: Path, status: StreamStatus) -> None:
     """Replace the status file. A reader finds the old or the new one. OSError if the folder is gone or full."""
-    path = status_path(run, status.stream)
+    _write(status_path(run, status.stream), dataclasses.asdict(status))
+
+
+def write_watch(run: Path, status: WatchStatus) -> None:
+    """Replace the watcher's word on a stream, likewise."""
+    _write(watch_path(run, status.stream), dataclasses.asdict(status))
+
+
+def _write(path: Path, facts: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    part = path.with_name(f".{path.name}.{status.pid}.part")
-    part.write_text(json.dumps(dataclasses.asdict(status)), encoding="utf-8")
+    part = path.with_name(f".{path.name}.part")         # one writer each: who holds the stream's lock, and the one watcher
+    part.write_text(json.dumps(facts), encoding="utf-8")
     part.replace(path)
 
 
 def read_status(run: Path, stream: str) -> StreamStatus | None:
     """The stream's status; None if there is none or it is not one."""
+    facts = _read(status_path(run, stream), _types(StreamStatus))
+    status = StreamStatus(**facts) if facts else None
+    return status if status is not None and status.stream == stream and status.state in STATES else None
+
+
+def read_watch(run: Path, stream: str) -> WatchStatus | None:
+    """What the watcher last said of the stream; None if there is nothing, or it is not that."""
+    facts = _read(watch_path(run, stream), _types(WatchStatus))
+    if facts is None or facts["stream"] != stream or any(type(v) is not int for v in facts["alarms"].values()):
+        return None
+    return WatchStatus(**facts)
+
+
+def _read(path: Path, types: dict[str, tuple[type, ...]]) -> dict[str, Any] | None:
     try:
-        facts = json.loads(status_path(run, stream).read_bytes())
+        facts = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(facts, dict) or set(facts) != set(_TYPES) or any(type(v) not in _TYPES[k] for k, v in facts.items()):
+    if not isinstance(facts, dict) or set(facts) != set(types) or any(type(v) not in types[k] for k, v in facts.items()):
         return None
-    status = StreamStatus(**facts)
-    return status if status.stream == stream and status.state in STATES else None
+    return facts
 
 
 class RecorderControl:

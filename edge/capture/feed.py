@@ -1,66 +1,69 @@
 """The reading half of a worker: a thread that opens the source, hands on what comes, and opens it again after a fault.
 
-Between it and the writing half stands a queue of bounded length: a disk that stalls for half a minute costs nothing, and when
-the queue is full the camera is held up by TCP, never thinned out silently. Pauses after a fault grow from 1 to 10 s, with jitter,
-and shrink only after a run of a minute; a refused password waits 30 s, because cameras lock out who insists. Called by worker.
+Nothing that it hands on is waited for, so a disk that stands still does not hold up the camera. Pauses after a fault grow from 1 to
+10 s, with jitter, and shrink only after a run of a minute; a refused password waits 30 s and then ever longer, to 5 minutes, because
+cameras lock out who insists. The source is closed (TEARDOWN) before it is opened again: never two connections. Called by worker.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import random
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from edge.capture.streams import Piece, Source, SourceFault, Track
 
-QUEUE_PIECES = 4000
-"""About 50 s of a camera with sound; 25 MB at 4 Mbit/s."""
-FIRST_PAUSE_S, LAST_PAUSE_S, PATIENT_PAUSE_S = 1.0, 10.0, 30.0
+FIRST_PAUSE_S, LAST_PAUSE_S = 1.0, 10.0
+FIRST_PATIENT_S, LAST_PATIENT_S = 30.0, 300.0
 STABLE_S = 60.0
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The source is open; pieces of this opening follow."""
+class Taker(Protocol):
+    """Who gets what the source gives. All calls come from the feed's thread."""
 
-    opening: int
-    tracks: tuple[Track, ...]
-    repairs: Callable[[], int]
+    def connecting(self) -> None:
+        """The source is about to be opened."""
 
+    def opened(self, opening: int, tracks: tuple[Track, ...]) -> None:
+        """The source is open; samples with this number follow."""
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The source failed, in or before its opening; it is being opened again."""
+    def take(self, opening: int, item: Piece | tuple[Track, ...]) -> bool:
+        """A sample, or the tracks of those that follow. False: leave this opening."""
 
-    opening: int
-    end_reason: str
-    reason: str
+    def ended(self, opening: int, fault: SourceFault) -> None:
+        """The source failed, in or before this opening; it is being opened again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connecting:
-    """The source is about to be opened."""
+class Pauses:
+    """How long to wait after a fault. Each ladder doubles; a run of a minute begins it anew, a shorter one never does."""
 
+    def __init__(self) -> None:
+        self._next_s, self._patient_s = FIRST_PAUSE_S, FIRST_PATIENT_S
 
-Item = tuple[int, Piece] | Opened | Ended | Connecting
+    def after(self, fault: SourceFault, ran_s: float) -> float:
+        """Seconds, with a quarter of jitter either way, so that a room's streams do not come back as one."""
+        if ran_s >= STABLE_S:
+            self._next_s, self._patient_s = FIRST_PAUSE_S, FIRST_PATIENT_S
+        if fault.patient:
+            wait_s, self._patient_s = self._patient_s, min(LAST_PATIENT_S, self._patient_s * 2)
+        else:
+            wait_s, self._next_s = self._next_s, min(LAST_PAUSE_S, self._next_s * 2)
+        return wait_s * random.uniform(0.75, 1.25)      # noqa: S311 (spreads the load, guards nothing)
 
 
 class Feed:
-    """`items` is the queue; pieces come with the number of their opening."""
+    """Reads `source` into `taker` until stopped."""
 
-    def __init__(self, source: Source) -> None:
-        self.items: queue.Queue[Item] = queue.Queue(QUEUE_PIECES)
-        self._source = source
+    def __init__(self, source: Source, taker: Taker) -> None:
+        self._source, self._taker = source, taker
         self._stop = threading.Event()
-        self._opening = self._abandoned = 0
+        self._opening = 0
         self.started = False
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
@@ -69,12 +72,8 @@ class Feed:
         self.started = True
         self._thread.start()
 
-    def abandon(self, opening: int) -> None:
-        """Leave this opening after its next piece, for it stands still."""
-        self._abandoned = max(self._abandoned, opening)
-
     def stop(self) -> None:
-        """Leave after the next piece, for good."""
+        """Leave after the next sample, for good."""
         self._stop.set()
 
     def join(self, seconds: float) -> bool:
@@ -83,45 +82,32 @@ class Feed:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        pause = FIRST_PAUSE_S
+        pauses = Pauses()
         while not self._stop.is_set():
-            self._put(Connecting())
+            self._taker.connecting()
             self._opening += 1
-            began = time.monotonic()
-            fault = self._one_opening()
-            self._put(Ended(self._opening, fault.end_reason, fault.reason))
-            if time.monotonic() - began >= STABLE_S:
-                pause = FIRST_PAUSE_S
-            wait = PATIENT_PAUSE_S if fault.patient else pause
-            self._stop.wait(wait * random.uniform(0.75, 1.25))          # noqa: S311 (spreads the load, guards nothing)
-            pause = min(LAST_PAUSE_S, pause * 2)
+            fault, ran_s = self._one_opening()
+            self._taker.ended(self._opening, fault)
+            self._stop.wait(pauses.after(fault, ran_s))
 
-    def _one_opening(self) -> SourceFault:
-        """Open, read to the end, close; why it ended."""
+    def _one_opening(self) -> tuple[SourceFault, float]:
+        """Open, read to the end, close; why it ended, and how many seconds it gave samples."""
+        began = time.monotonic()
         try:
             tracks = self._source.open()
-            self._put(Opened(self._opening, tracks, lambda: self._source.repairs))
-            for piece in self._source.pieces():
-                self._put((self._opening, piece))
+            self._taker.opened(self._opening, tracks)
+            began = time.monotonic()
+            for item in self._source.pieces():
+                if not self._taker.take(self._opening, item):
+                    return SourceFault("camera-frozen", "frozen"), time.monotonic() - began
                 if self._stop.is_set():
-                    return SourceFault("stopped", "stopped")
-                if self._abandoned >= self._opening:
-                    return SourceFault("camera-frozen", "frozen")
+                    return SourceFault("stopped", "stopped"), 0
         except SourceFault as fault:
-            return fault
+            return fault, time.monotonic() - began
         except Exception as error:          # a defect must not end the attempts; its text may hold an address with a password
             where = traceback.extract_tb(error.__traceback__)[-1]
             log.error("source failed error=%s at=%s:%s", type(error).__name__, Path(where.filename).name, where.lineno)
-            return SourceFault("camera-lost", "source-failed")
+            return SourceFault("camera-lost", "source-failed"), time.monotonic() - began
         finally:
             self._source.close()
-        return SourceFault("camera-lost", "connection-closed")
-
-    def _put(self, item: Item) -> None:
-        while True:
-            try:
-                self.items.put(item, timeout=0.5)
-                return
-            except queue.Full:
-                if self._stop.is_set():
-                    return
+        return SourceFault("camera-lost", "connection-closed"), time.monotonic() - began

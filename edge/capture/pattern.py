@@ -7,7 +7,6 @@ back). Paced by the boot clock; frames that come more than two seconds late (a s
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,10 +14,10 @@ from fractions import Fraction
 import av
 import numpy as np
 import numpy.typing as npt
-from av.codec.context import Flags
 
+from edge.capture.encoder import TICKS, H264Encoder
 from edge.capture.sound import AacEncoder
-from edge.capture.streams import Piece, StreamSpec, Track
+from edge.capture.streams import Piece, StreamSpec, Sync, Track
 from edge.clock import US
 
 TONE_HZ = 440
@@ -76,19 +75,14 @@ class Pattern:
         self._planes = self._bars()
         self.repairs = 0
 
+    @property
+    def sync(self) -> Sync | None:
+        return None
+
     def open(self) -> tuple[Track, ...]:
         self.repairs = 0
-        self._holder = av.open(os.devnull, "w", format="null")
-        self._video = self._holder.add_stream("libx264", rate=self._fps, options={
-            "preset": "veryfast", "tune": "zerolatency", "crf": "25", "threads": "1", "sc_threshold": "0", "forced-idr": "1"})
-        context = self._video.codec_context
-        context.width, context.height, context.pix_fmt = self._width, self._height, "yuv420p"
-        context.time_base, context.gop_size = Fraction(1, 90000), self._fps
-        context.flags |= Flags.global_header
-        self._holder.start_encoding()
-        self._sound = AacEncoder(SOUND_HZ)
-        video = Track("video", "h264", self._video, "h264", context.extradata, self._width, self._height)
-        return video, self._sound.track()
+        self._video, self._sound = H264Encoder(self._width, self._height, self._fps), AacEncoder(SOUND_HZ)
+        return self._video.track(), self._sound.track()
 
     def pieces(self) -> Iterator[Piece]:
         began, number, sounded = _boot_us(), 0, 0
@@ -102,8 +96,7 @@ class Pattern:
                 self.repairs += skipped
                 number += skipped
                 continue
-            for packet in self._video.encode(self._picture(number)):
-                packet.time_base = self._video.codec_context.time_base
+            for packet in self._video.turn(self._picture(number)):
                 yield Piece(0, packet, due)
             upto = (number + 1) * SOUND_HZ // self._fps
             for packet in self._sound.turn(self._tone(sounded, upto)):
@@ -133,7 +126,7 @@ class Pattern:
             luma[y:y + lit.shape[0], x:x + lit.shape[1]][lit] = 235
         planes = np.concatenate([luma.ravel(), cb.ravel(), cr.ravel()]).reshape(-1, self._width)
         frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-        frame.pts, frame.time_base = number * 90000 // self._fps, Fraction(1, 90000)
+        frame.pts = number * TICKS // self._fps
         return frame
 
     @staticmethod

@@ -134,7 +134,7 @@ def read_whole(path: Path) -> Whole:
                     header += body
                     tracks = boxes.read_header(header) if kind == b"moov" else {}
                 elif kind == b"mdat" and moof and tracks:
-                    index.add(moof, tracks, whole, at + length)
+                    index.add(boxes.read_fragment(moof, tracks), whole, at + length)
                     moof = b""
             except boxes.BoxError:
                 if not index.fragments:

@@ -18,7 +18,7 @@ from edge.clock import Stamp
 VERSION = "sidecar/1"
 OPENING_VERSION = "opening/1"
 END_REASONS = ("rotated", "cut", "camera-lost", "camera-frozen", "stopped", "worker-crash", "power", "disk-full",
-               "device-lost")
+               "device-lost", "disk-stalled", "format-changed")
 CLOCK_STATES = ("synced", "unsynced", "unknown")
 UNKNOWN_BOOT = "unknown"
 """boot_id of a recovered segment whose opening note was lost: only its wall time is known, from the file's name."""
@@ -49,7 +49,8 @@ class Sidecar:
 
     `run`: one uninterrupted opening of the source (uuid hex); media time is absolute within it. `frames`: samples of the leading
     track; `frame_us`: their usual step. `dropped`: samples lost or timestamps mended while it was written. `header_bytes`: ftyp
-    and moov. `audio_peak_cdb`: hundredths of a dBFS, -12000 = digital zero, None = no sound; `silent_ms`: digital silence in it.
+    and moov. `audio_peak_cdb`: hundredths of a dBFS, -12000 = digital zero, None = no sound; `silent_ms`: digital silence in it
+    (both are the watcher's by now, and in its own note; sidecars of version 0.1 had them).
     """
 
     stream: str

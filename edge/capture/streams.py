@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
-StreamKind = Literal["rtsp", "microphone", "pattern"]
-KINDS: tuple[StreamKind, ...] = ("rtsp", "microphone", "pattern")
+StreamKind = Literal["rtsp", "usb", "microphone", "pattern"]
+KINDS: tuple[StreamKind, ...] = ("rtsp", "usb", "microphone", "pattern")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,10 @@ class StreamSpec:
     """One camera or microphone as configured.
 
     `segment_s` seconds a segment, cut at wall-clock multiples of it plus `offset_s` (staggers the streams' closing work).
-    `credentials` names a file with one line `user:password`. `width`, `height`, `fps` shape the pattern only; `rate_hz` is the
-    sampling rate of a microphone (16000 or 48000).
+    `buffer_mb`: what may wait in memory for a disk that stands still, in units of 10^6 bytes. `credentials` names a file with one line
+    `user:password`; `transport` is how a network camera sends (tcp or udp). `device`: a USB camera's path, a microphone's (part of
+    the) name. `sound`: name of the microphone that is recorded with a USB camera; `driver`: what reads a microphone (sounddevice or
+    pyaudio). `width`, `height`, `fps` shape USB cameras and the pattern; `rate_hz` is a microphone's sampling rate (16000 or 48000).
     """
 
     id: str
@@ -36,9 +38,13 @@ class StreamSpec:
     name_en: str = ""
     url: str | None = None
     credentials: Path | None = None
+    transport: Literal["tcp", "udp"] = "tcp"
     device: str | None = None
+    sound: str | None = None
+    driver: Literal["sounddevice", "pyaudio"] = "sounddevice"
     segment_s: int = 60
     offset_s: int = 0
+    buffer_mb: int = 32
     width: int = 640
     height: int = 360
     fps: int = 15
@@ -92,6 +98,19 @@ class Piece:
     arrived_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """How well a device's sound keeps to the picture's clock, where two devices are recorded as one stream.
+
+    `drift_ppm`: how much faster the sound card runs, measured over a minute or more; `offset_ms`: where its sound lies against
+    the picture now; `overruns`: how often the card lost samples (each became as much silence).
+    """
+
+    drift_ppm: int
+    offset_ms: int
+    overruns: int
+
+
 class SourceFault(Exception):
     """The device or the network failed: data, not a defect.
 
@@ -110,8 +129,11 @@ class Source(Protocol):
     def open(self) -> tuple[Track, ...]:
         """Begin a run. Track 0 leads: segments begin at its key frames. SourceFault if the device cannot be had."""
 
-    def pieces(self) -> Iterator[Piece]:
-        """Samples as they come. Ends, or raises SourceFault, when the device is gone."""
+    def pieces(self) -> Iterator[Piece | tuple[Track, ...]]:
+        """Samples as they come. Ends, or raises SourceFault, when the device is gone.
+
+        Tracks among them: from here on the samples are of these (the camera changed its picture); a key frame of track 0 follows.
+        """
 
     def close(self) -> None:
         """End the run; no error if none is open."""
@@ -119,3 +141,7 @@ class Source(Protocol):
     @property
     def repairs(self) -> int:
         """Timestamps mended and samples lost since `open`."""
+
+    @property
+    def sync(self) -> Sync | None:
+        """How sound keeps to picture; None where one device sends both, or there is but one."""

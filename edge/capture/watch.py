@@ -1,161 +1,309 @@
-"""What a stream looks and sounds like, measured on what is recorded: the newest key frame as a JPEG, the sound's peak.
+"""The watcher: one process for the room that sees and hears what was really recorded, and says when it is not worth recording.
 
-Key frames only, once a second, in a thread of its own (FFmpeg releases the GIL): about 2 % of a core for 1080p. The sound is
-decoded packet by packet on the way to the disk, so each segment's figures are exactly its own. A decoder's failure never
-touches the recording. Called by rolling (sound) and worker (pictures).
+It follows each stream's files as they grow, decodes the newest key frame (once a second at most) and all sound, judges both, and writes:
+each second the stream's watch status and its newest picture (tmpfs); beside each sealed segment its note and, where an alarm was raised
+on a picture, that picture (durable). Once a day it has each stream's footage played back (probe). It reads footage, never writes it: the
+recording does not know whether it runs. stdin is its leash, as with the workers. Called by `edge watch`, started by recorder.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import threading
+import os
 import time
-from fractions import Fraction
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import av
-import numpy as np
-from av.codec.context import CodecContext
-from av.packet import Packet
 
-from edge.capture.segments import Sound
-from edge.capture.streams import Track
+from edge import durable
+from edge.capture import picture
+from edge.capture.alarms import Alarms, Limits, judge_picture
+from edge.capture.control import WatchStatus, picture_path, read_watch, write_watch
+from edge.capture.hearing import Hearing
+from edge.capture.probe import Prober
+from edge.capture.storage_id import check_storage
+from edge.capture.streams import StreamSpec
+from edge.capture.tail import Part, Sealed, Segment, Tail
+from edge.capture.watchnote import PictureFigures, Turn, WatchNote, evidence_path, note_path
+from edge.capture.worker import LOCKED, Leash, take_lock
+from edge.clock import US, Clock, SystemClock
 
-DIGITAL_ZERO_CDB = -12000
-SILENCE_CDB = -9000
-"""At or below this a sound is digital silence: less than one step of 16-bit audio (-90.3 dBFS)."""
-PICTURE_WIDTH = 640
-PICTURE_EVERY_S = 1.0
+POLL_S = 0.5
+PICTURE_EVERY_US = 900_000
+"""Key frames that come faster than one a second, with some play for a camera that is not exact, are not looked at."""
+HEALTHY_US = 60 * US
+"""So long nothing must be wrong before a picture becomes the camera's reference."""
+SOUND_LATE_US = 10 * US
+SOUND_STALE_US = 3 * US
+"""With no sound on the disk for so long there is no level: a meter must not stand still at a good value."""
+RESUME_US = 120 * US
+"""Alarms that an earlier watcher had in force are taken over if it spoke no longer ago than that."""
+LINGER_S = 2.0
+"""When it is told to leave the workers are, too: so long it waits for the segments that they seal, to note them."""
+NICE = 5
+ALIKE = 5
+"""Key frames that the newest is compared with to tell whether the picture is frozen."""
 
 log = logging.getLogger(__name__)
 
 
-def _decoder(track: Track) -> Any:
-    """A decoder of the track's own kind (PyAV's type of it has `decode`, the common one has not)."""
-    context: CodecContext = av.CodecContext.create(track.decoder, "r")
-    context.thread_count = 1
-    if track.extradata:
-        context.extradata = track.extradata
-    return context
+class Watched:
+    """One stream as the watcher knows it."""
 
+    def __init__(self, spec: StreamSpec, footage: Path, run_dir: Path, limits: Limits, clock: Clock) -> None:
+        self._spec, self._run_dir, self._limits, self._clock = spec, run_dir, limits, clock
+        self._folder = footage / spec.id
+        self._tail, self._hearing, self._alarms = Tail(self._folder, clock), Hearing(), Alarms(limits)
+        self._reference = picture.Reference(self._folder)
+        self._rules = limits.version()
+        self._segment: Segment | None = None
+        self._before: deque[picture.Grey] = deque(maxlen=ALIKE)
+        self._before_us: int | None = None          # media time of it; None: another run's
+        self._looked_us = self._picture_boot_us = self._sound_boot_us = 0
+        self._healthy_us: int | None = None         # boot time since which every picture was good
+        self._expects_sound = spec.kind == "microphone" or spec.sound is not None
+        self._sound_late_us = 0
+        self._pictures: list[PictureFigures] = []
+        self._turns: list[Turn] = []
+        self._refused = 0
+        self._resume()
 
-def to_cdb(peak: float) -> int:
-    """Hundredths of a dBFS of a peak where 1.0 is full scale; digital zero is -12000."""
-    return DIGITAL_ZERO_CDB if peak <= 1e-6 else round(2000 * math.log10(peak))
+    def _resume(self) -> None:
+        told, now = read_watch(self._run_dir, self._spec.id), self._clock.now()
+        if told is not None and told.boot_id == now.boot_id and now.boot_us - told.updated_boot_us <= RESUME_US:
+            self._alarms.resume(told.alarms)
+            self._expects_sound |= "sound-missing" in told.alarms
 
+    @property
+    def stream(self) -> str:
+        return self._spec.id
 
-class SoundMeter:
-    """Follows one sound track. `second_cdb`: peak of the last whole second; `silent_ms`: the present run of digital silence."""
+    def look(self) -> None:
+        """See and hear what is new. OSError if the disk fails."""
+        for news in self._tail.look():
+            match news:
+                case Segment():
+                    self._begin(news)
+                case Part():
+                    self._take(news)
+                case Sealed():
+                    self._note(news)
 
-    def __init__(self, track: Track) -> None:
-        self._context = _decoder(track)
-        self.second_cdb: int | None = None
-        self.silent_ms = 0
-        self._second_peak = self._segment_peak = 0.0
-        self._second_s = self._segment_silent_s = self._silent_s = 0.0
-        self._heard = False
+    @property
+    def reads(self) -> bool:
+        """Whether a segment is being read that is not sealed yet."""
+        return self._tail.reads
 
-    def hear(self, packet: Packet[Any]) -> None:
-        """Decode one packet and count it. Packets that cannot be decoded are passed over."""
+    def tell(self) -> None:
+        """Write the watch status. OSError if its folder is gone."""
+        now = self._clock.now()
+        fresh = self._sound_boot_us and now.boot_us - self._sound_boot_us <= SOUND_STALE_US
+        write_watch(self._run_dir, WatchStatus(
+            stream=self._spec.id, boot_id=now.boot_id, updated_boot_us=now.boot_us, seq=max(0, self._tail.seq), rules=self._rules,
+            picture_boot_us=self._picture_boot_us, sound_boot_us=self._sound_boot_us,
+            audio_peak_cdb=self._hearing.second_cdb if fresh else None, silent_ms=self._hearing.silent_ms if fresh else 0,
+            alarms=self._alarms.in_force))
+
+    def _begin(self, segment: Segment) -> None:
+        if self._segment is None:               # taken over, and found in this segment: it will be found in it again
+            self._alarms.forget(segment.start.utc_us)
+        same_run = self._segment is not None and self._segment.run == segment.run
+        self._segment = segment
+        sound = segment.track("audio")
+        self._expects_sound |= sound is not None
+        self._hearing.begin(sound, same_run=same_run)
+        if not same_run:
+            self._looked_us, self._before_us = 0, None
+        self._pictures, self._turns, self._refused = [], [], 0
+
+    def _take(self, part: Part) -> None:
+        segment = self._segment
+        if segment is None:
+            return
+        if "audio" in part.samples:
+            self._hear(segment, part)
+        if "video" in part.samples:
+            self._miss_sound(segment, part)
+            for sample in part.samples["video"]:
+                if sample.key and sample.media_us - self._looked_us >= PICTURE_EVERY_US:
+                    self._looked_us = sample.media_us
+                    self._see(segment, sample.media_us, part.bytes_of(sample))
+
+    # ---- sound ----
+
+    def _hear(self, segment: Segment, part: Part) -> None:
+        samples = part.samples["audio"]
+        if not samples:
+            return
+        self._hearing.hear([part.bytes_of(sample) for sample in samples])
+        level = self._hearing.second_cdb
+        if level is None:
+            return
+        self._sound_boot_us = self._clock.now().boot_us
+        silent_us = 1000 * self._hearing.silent_ms
+        end_us = samples[-1].media_us + samples[-1].dur_us
+        self._judge({"sound-zero": silent_us > 0}, segment, end_us, held_us=silent_us)
+        self._judge({"sound-low": silent_us == 0 and level <= 100 * self._limits.sound_low_dbfs,
+                     "sound-clipping": self._hearing.clipped_percent >= self._limits.clipped_percent}, segment, end_us)
+
+    def _miss_sound(self, segment: Segment, part: Part) -> None:
+        """The picture goes on: does the sound?"""
+        shown = part.samples["video"]
+        self._sound_late_us = 0 if part.samples.get("audio") else self._sound_late_us + sum(sample.dur_us for sample in shown)
+        if shown and self._expects_sound:
+            self._judge({"sound-missing": self._sound_late_us > US}, segment, shown[-1].media_us, held_us=self._sound_late_us)
+
+    # ---- picture ----
+
+    def _see(self, segment: Segment, media_us: int, data: bytes) -> None:
+        track = segment.track("video")
         try:
-            frames = self._context.decode(packet)
-        except av.error.FFmpegError:
+            frame = picture.decode(track, data) if track else None
+            if frame is None:
+                return
+            grey, jpeg = picture.grey(frame), picture.still(frame)
+            self._reference.refresh()
+            figures = picture.measure(media_us, grey, self._before, self._reference)
+        except picture.FAULTS as error:
+            self._refused += 1
+            log.debug("picture refused stream=%s error=%s", self._spec.id, type(error).__name__)
             return
-        for frame in frames:
-            if isinstance(frame, av.AudioFrame) and frame.sample_rate:
-                samples = frame.to_ndarray()
-                peak = float(np.abs(samples).max(initial=0))
-                if samples.dtype.kind == "i":
-                    peak /= float(1 << (8 * samples.dtype.itemsize - 1))
-                self._count(peak, frame.samples / frame.sample_rate)
+        held_us = 0 if self._before_us is None else media_us - self._before_us
+        self._before.append(grey)
+        self._before_us = media_us
+        self._pictures.append(figures)
+        verdicts = judge_picture(figures, self._reference.detail, self._limits)
+        frozen = verdicts.pop("frozen")
+        if frozen is None and "frozen" in self._alarms.in_force:
+            frozen = False              # only the very same picture keeps it so
+        self._judge(verdicts, segment, media_us, jpeg)
+        self._judge({"frozen": frozen}, segment, media_us, jpeg, held_us=held_us)
+        self._keep_reference(segment, media_us, grey, not any((*verdicts.values(), frozen)))
+        self._picture_boot_us = self._clock.now().boot_us
+        with suppress(OSError):         # tmpfs is full or gone: the status says the same
+            self._show(jpeg)
 
-    def _count(self, peak: float, seconds: float) -> None:
-        self._heard = True
-        self._segment_peak, self._second_peak = max(self._segment_peak, peak), max(self._second_peak, peak)
-        if to_cdb(peak) <= SILENCE_CDB:
-            self._silent_s += seconds
-            self._segment_silent_s += seconds
+    def _show(self, jpeg: bytes) -> None:
+        target = picture_path(self._run_dir, self._spec.id)
+        part = target.with_name(f".{target.name}.part")
+        part.write_bytes(jpeg)
+        part.replace(target)
+
+    def _keep_reference(self, segment: Segment, media_us: int, grey: picture.Grey, good: bool) -> None:
+        """A minute of good pictures makes the first reference."""
+        at = segment.moment(media_us).boot_us
+        if self._reference or not good or (self._healthy_us is not None and at < self._healthy_us):
+            self._healthy_us = None
+            return
+        self._healthy_us = at if self._healthy_us is None else self._healthy_us
+        if at - self._healthy_us < HEALTHY_US:
+            return
+        self._healthy_us = None
+        try:
+            if self._reference.keep(grey):
+                log.info("reference picture made stream=%s", self._spec.id)
+        except OSError as error:
+            log.warning("reference picture not kept stream=%s errno=%s what=tried again in a minute", self._spec.id, error.errno)
+
+    # ---- what comes of it ----
+
+    def _judge(self, verdicts: dict[str, bool | None], segment: Segment, media_us: int, jpeg: bytes | None = None,
+               held_us: int = 0) -> None:
+        for turn in self._alarms.judge(verdicts, segment.moment(media_us), media_us, held_us):
+            name = self._keep_evidence(segment.path, turn.rule, jpeg) if turn.raised and jpeg else ""
+            self._turns.append(Turn(turn.rule, turn.raised, turn.utc_us, turn.media_us, name))
+            (log.warning if turn.raised else log.info)("alarm %s stream=%s rule=%s seq=%d", "raised" if turn.raised else "cleared",
+                                                       self._spec.id, turn.rule, segment.seq)
+
+    def _keep_evidence(self, segment: Path, rule: str, jpeg: bytes) -> str:
+        path = evidence_path(segment, rule)
+        try:
+            with suppress(FileExistsError):         # raised twice in one segment: the first picture stays
+                durable.write_new(path, jpeg)
+        except OSError as error:
+            log.warning("evidence not kept stream=%s rule=%s errno=%s", self._spec.id, rule, error.errno)
+            return ""
+        return path.name
+
+    def _note(self, sealed: Sealed) -> None:
+        """The segment's note. If the disk does not take it the segment has none; the footage is not touched by that."""
+        sound, sidecar = self._hearing.turn(), sealed.sidecar
+        refused, self._hearing.refused = self._refused + self._hearing.refused, 0
+        note = WatchNote(
+            stream=self._spec.id, seq=sidecar.seq, sha256=sidecar.sha256, rules=self._rules,
+            audio_peak_cdb=sound.peak_cdb if sound else None, silent_ms=sound.silent_ms if sound else None,
+            clipped=sound.clipped if sound else None, sound_samples=sound.samples if sound else None, undecoded=refused,
+            pictures=tuple(self._pictures), turns=tuple(self._turns), in_force=self._alarms.in_force)
+        self._pictures, self._turns, self._refused = [], [], 0
+        if not sealed.whole:
+            log.warning("segment not watched to its end stream=%s seq=%d", self._spec.id, sidecar.seq)
+            return
+        try:
+            with suppress(FileExistsError):
+                durable.write_new(note_path(sealed.path), note.to_json())
+        except OSError as error:
+            log.warning("watch note not kept stream=%s seq=%d errno=%s", self._spec.id, sidecar.seq, error.errno)
+
+
+def run_watcher(specs: Sequence[StreamSpec], footage: Path, run_dir: Path, limits: Limits, probe_command: Callable[[str], list[str]],
+                storage_uuid: str | None = None, clock: Clock | None = None, stdin: int = 0) -> int:
+    """Watch until the leash is let go. The exit code, as the workers'. StorageRefused if the footage folder is not the room's.
+
+    `probe_command`: argv that plays a stream's footage back (`edge watch --probe STREAM`). Must run in its process's main thread.
+    """
+    av.logging.set_level(None)
+    with suppress(PermissionError):         # a hardened unit may forbid it
+        os.nice(NICE)                       # recording goes first
+    leash = Leash()
+    leash.hold(stdin)
+    check_storage(footage, storage_uuid)
+    clock = clock or SystemClock()
+    lock = take_lock(run_dir / "watcher")
+    if lock is None:
+        log.error("another watcher watches here")
+        return LOCKED
+    with lock:
+        watched = [Watched(spec, footage, run_dir, limits, clock) for spec in specs]
+        prober = Prober([spec.id for spec in specs], footage, probe_command, clock)
+        log.info("watching streams=%d rules=%s", len(watched), limits.version())
+        safely, told_us = Safely(), 0
+        while not leash.stopped.wait(POLL_S):
+            for each in watched:
+                safely(f"{each.stream} look", each.look)
+            now = clock.now().boot_us
+            if now - told_us >= US - US // 20:
+                told_us = now
+                for each in watched:
+                    safely(f"{each.stream} tell", each.tell)
+            safely("probe", prober.look)
+        prober.close()
+        until = time.monotonic() + LINGER_S
+        while any(each.reads for each in watched) and time.monotonic() < until:
+            time.sleep(POLL_S / 5)
+            for each in watched:
+                safely(f"{each.stream} look", each.look)
+        for each in watched:
+            safely(f"{each.stream} tell", each.tell)
+    return 0
+
+
+class Safely:
+    """Takes steps of which none must end the others: what the disk refuses is told once, and tried again with the next look."""
+
+    def __init__(self) -> None:
+        self._failing: dict[str, int | None] = {}
+
+    def __call__(self, name: str, step: Callable[[], None]) -> None:
+        """Take a step; an OSError is logged if it is another than the last time."""
+        try:
+            step()
+        except OSError as error:
+            if self._failing.get(name, 0) != error.errno:
+                log.warning("watcher hindered step=%s errno=%s what=the recording goes on, this is tried again", name, error.errno)
+            self._failing[name] = error.errno
         else:
-            self._silent_s = 0.0
-        self.silent_ms = round(1000 * self._silent_s)
-        self._second_s += seconds
-        if self._second_s >= 1.0:
-            self.second_cdb = to_cdb(self._second_peak)
-            self._second_peak, self._second_s = 0.0, self._second_s % 1.0
-
-    def turn(self) -> Sound | None:
-        """The segment's figures, None if it had no sound; a new segment begins."""
-        sound = Sound(to_cdb(self._segment_peak), round(1000 * self._segment_silent_s)) if self._heard else None
-        self._segment_peak = self._segment_silent_s = 0.0
-        self._heard = False
-        return sound
-
-
-class KeyPictures:
-    """Keeps `target` the newest key frame, at most 640 pixels wide and once a second, by a thread of its own."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._new = threading.Condition()
-        self._track: Track | None = None
-        self._data: bytes | None = None
-        self._offered = 0.0
-        threading.Thread(target=self._run, name="key-pictures", daemon=True).start()
-
-    def begin(self, track: Track | None) -> None:
-        """A run with this picture track (None: without picture) begins."""
-        with self._new:
-            self._track, self._data = track, None
-
-    def offer(self, packet: Packet[Any]) -> None:
-        """A key frame. Its bytes are copied; a newer one replaces one that was not looked at yet."""
-        now = time.monotonic()
-        if now - self._offered < PICTURE_EVERY_S * 0.9:
-            return
-        self._offered = now
-        with self._new:
-            self._data = bytes(packet)
-            self._new.notify()
-
-    def _run(self) -> None:
-        decoder: Any = None
-        of: Track | None = None
-        while True:
-            with self._new:
-                self._new.wait_for(lambda: self._data is not None and self._track is not None)
-                data, track, self._data = self._data, self._track, None
-            if data is None or track is None:
-                continue
-            try:
-                if decoder is None or track is not of:
-                    decoder, of = _decoder(track), track
-                self._show(decoder, data)
-            except (av.error.FFmpegError, OSError, ValueError, RuntimeError) as error:
-                decoder = None
-                log.debug("key picture failed error=%s", type(error).__name__)
-
-    def _show(self, decoder: Any, data: bytes) -> None:
-        packet = Packet(data)
-        frames = [*decoder.decode(packet), *decoder.decode(None)]
-        decoder.flush_buffers()
-        for frame in frames[-1:]:
-            if isinstance(frame, av.VideoFrame):
-                part = self._target.with_name(f".{self._target.name}.part")
-                part.write_bytes(to_jpeg(frame))
-                part.replace(self._target)
-
-
-def to_jpeg(frame: av.VideoFrame) -> bytes:
-    """JPEG of a picture, scaled to at most 640 pixels wide (even sides)."""
-    width = min(PICTURE_WIDTH, frame.width) // 2 * 2
-    height = max(2, round(frame.height * width / frame.width) // 2 * 2)
-    small = frame.reformat(width=width, height=height, format="yuvj420p")
-    encoder = av.CodecContext.create("mjpeg", "w")
-    if not isinstance(encoder, av.VideoCodecContext):
-        raise RuntimeError("no JPEG encoder")
-    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = width, height, "yuvj420p", Fraction(1, 1)
-    encoder.qmin = encoder.qmax = 6
-    small.pts, small.time_base = 0, Fraction(1, 1)
-    return b"".join(bytes(packet) for packet in [*encoder.encode(small), *encoder.encode(None)])
+            if self._failing.pop(name, 0):
+                log.info("watcher goes on step=%s", name)

@@ -1,4 +1,6 @@
-"""One stream, one process: source -> segments, until told to stop.
+"""One stream, one process: source -> segments, until told to stop. Three threads: the feed's reads the camera and fills fragments, the
+disk's writes them, the main one keeps watch. Nothing is decoded here (sound that is no AAC apart); what was recorded is judged by
+`watch`, in a process of its own.
 
 stdin is the leash and brings orders: a line `cut` turns to a new segment at the next key frame; its end, like SIGTERM, SIGINT
 and SIGABRT, means: write what was read, seal the segment, leave. So a worker outlives a killed recorder just long enough. It holds
@@ -12,7 +14,6 @@ import argparse
 import fcntl
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
@@ -26,20 +27,23 @@ from typing import IO
 import av
 
 from edge import durable
-from edge.capture.control import StreamStatus, picture_path, status_path, write_status
-from edge.capture.feed import Connecting, Ended, Feed, Item, Opened
-from edge.capture.recovery import recover
+from edge.capture.control import StreamStatus, read_watch, status_path, write_status
+from edge.capture.disk import Disk
+from edge.capture.feed import Feed
 from edge.capture.rolling import Rolling
 from edge.capture.storage_id import StorageRefused, check_storage
-from edge.capture.streams import Source, StreamSpec, Track
-from edge.capture.watch import KeyPictures
+from edge.capture.streams import Piece, Source, SourceFault, StreamSpec, Track
 from edge.clock import US, Clock, SystemClock, boot_id
 
 DONE, STORAGE_REFUSED, LOCKED, STUCK, DISK_FAILED = 0, 3, 4, 5, 6
 """Left as told; no footage folder; another worker holds the stream; the source hangs and only a new process helps; disk error."""
 LOCK_S = 10.0
+LOOK_S, TELL_S = 0.5, 1.0
 FROZEN_US = 5 * US
-STUCK_US = 8 * US
+STUCK_US = 4 * US
+CURE_AGAIN_US = 600 * US
+"""A new connection costs two seconds of sound, and a room may stand so still that its picture only looks frozen."""
+FEED_END_S = 1.5
 WINDOW = 5
 """Seconds over which frames per second and kbit/s are taken."""
 
@@ -51,6 +55,9 @@ def build_source(spec: StreamSpec) -> Source:
     if spec.kind == "rtsp":
         from edge.capture.rtsp import RtspCamera
         return RtspCamera(spec)
+    if spec.kind == "usb":
+        from edge.capture.camera import UsbCamera
+        return UsbCamera(spec)
     if spec.kind == "microphone":
         from edge.capture.microphone import Microphone
         return Microphone(spec)
@@ -59,11 +66,11 @@ def build_source(spec: StreamSpec) -> Source:
 
 
 class Leash:
-    """stdin and the signals: `stopped` and `cut` are what they said last."""
+    """stdin and the signals: `stopped` is what they said last; `on_cut` is called for each order to cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_cut: Callable[[], None] = lambda: None) -> None:
         self.stopped = threading.Event()
-        self.cut = threading.Event()
+        self._on_cut = on_cut
 
     def hold(self, stdin: int) -> None:
         """Listen. Must be called by the main thread."""
@@ -83,80 +90,100 @@ class Leash:
                 return
             *lines, rest = (rest + data).split(b"\n")
             if any(line.strip() == b"cut" for line in lines):
-                self.cut.set()
+                self._on_cut()
 
 
 class Worker:
-    """The writing half, in the main thread: takes what the feed brings and keeps the status file."""
+    """Between the feed's thread, which records what comes, and the main thread, which keeps watch and the status file."""
 
-    def __init__(self, spec: StreamSpec, run_dir: Path, feed: Feed, rolling: Rolling, clock: Clock) -> None:
-        self._spec, self._run_dir, self._feed, self._rolling, self._clock = spec, run_dir, feed, rolling, clock
-        self._pictures = KeyPictures(picture_path(run_dir, spec.id))
+    def __init__(self, spec: StreamSpec, run_dir: Path, source: Source, rolling: Rolling, disk: Disk, clock: Clock) -> None:
+        self._spec, self._run_dir, self._source, self._rolling, self._disk, self._clock = spec, run_dir, source, rolling, disk, clock
+        self._turn = threading.Lock()       # one of the two threads at a time
         self._tracks: tuple[Track, ...] = ()
-        self._opening = 0               # the one whose pieces are written; 0: none
+        self._opening = 0                   # the one whose samples are recorded; 0: none
         self._state, self._reason, self._since_us = "starting", "", clock.now().boot_us
-        self._heard_us = self._abandoned_us = 0
-        self._told_us = 0
+        self._heard_us = self._abandoned_us = self._told_us = self._opened_utc_us = 0
+        self._cured_us = -CURE_AGAIN_US     # when a frozen picture was last given a new connection
+        self._news = True                   # the state is another than the status file says
         self._history: deque[tuple[int, int, int]] = deque(maxlen=WINDOW + 1)   # boot time, samples, bytes
 
-    def work(self, leash: Leash) -> int:
-        """Until the leash says stop. The exit code. OSError: the disk failed."""
-        while not leash.stopped.is_set():
-            with suppress(queue.Empty):
-                self._take(self._feed.items.get(timeout=0.1))
-            if leash.cut.is_set():
-                leash.cut.clear()
-                self._rolling.cut()
+    # ---- the feed's thread ----
+
+    def connecting(self) -> None:
+        if self._state == "starting":
+            self._set("connecting", "")
+
+    def opened(self, opening: int, tracks: tuple[Track, ...]) -> None:
+        with self._turn:
+            self._opening, self._tracks, self._abandoned_us = opening, tracks, 0
+            now = self._clock.now()
+            self._heard_us, self._opened_utc_us = now.boot_us, now.utc_us
+            self._rolling.begin(tracks, lambda: self._source.repairs)
+
+    def take(self, opening: int, item: Piece | tuple[Track, ...]) -> bool:
+        with self._turn:
+            if opening != self._opening:
+                return False                # given up, for it stood still
+            if isinstance(item, tuple):
+                self._tracks = item
+                self._rolling.retrack(item)
+                return True
+            if item.track == 0:
+                self._heard_us = item.arrived_us
+            self._rolling.write(item)
+            return True
+
+    def ended(self, opening: int, fault: SourceFault) -> None:
+        with self._turn:
+            self._abandoned_us = 0
+            if self._opening == opening:
+                self._end(fault.end_reason)
+            if fault.reason != "stopped":
+                self._set("lost", fault.reason)
+
+    # ---- the main thread ----
+
+    def watch(self, leash: Leash) -> int:
+        """Until the leash says stop, or something makes it useless to go on. The exit code. OSError: the disk failed."""
+        while not leash.stopped.wait(LOOK_S):
+            if self._disk.failed is not None:
+                raise self._disk.failed
             now = self._clock.now().boot_us
-            if self._stands_still(now):
-                return STUCK
-            if now - self._told_us >= US:
-                self._tell(now)
-        self._feed.stop()
-        with suppress(queue.Empty):
-            while True:                 # what was read before the order is written
-                self._take(self._feed.items.get_nowait())
-        self._rolling.end("stopped")
-        self._set("lost", "stopped")
-        self._tell(self._clock.now().boot_us)
+            with self._turn:
+                self._judge()
+                self._cure_frozen(now)
+                if self._stands_still(now):
+                    return STUCK
+            if self._news or now - self._told_us > (TELL_S - LOOK_S / 2) * US:
+                self.tell()
         return DONE
+
+    def finish(self) -> None:
+        """Record what was read, hand all to the disk and say so."""
+        with self._turn:
+            self._end("stopped")
+        self._set("lost", "stopped")
+        self._disk.close()
+        while not self._disk.join(TELL_S):          # as long as the disk takes: what waits in memory is footage
+            self.tell()
+        self.tell()
+        if self._disk.failed is not None:
+            raise self._disk.failed
+
+    def cut(self) -> None:
+        """Turn to a new segment at the next key frame."""
+        with self._turn:
+            self._rolling.cut()
 
     def refuse(self, reason: str) -> None:
         """Say in the status why nothing is recorded."""
         self._set("refused", reason)
-        self._tell(self._clock.now().boot_us)
-
-    def _take(self, item: Item) -> None:
-        match item:
-            case Connecting():
-                if self._state == "starting":
-                    self._set("connecting", "")
-            case Opened(opening, tracks, repairs):
-                self._opening, self._tracks, self._abandoned_us = opening, tracks, 0
-                self._heard_us = self._clock.now().boot_us
-                self._rolling.begin(tracks, repairs)
-                self._pictures.begin(tracks[0] if tracks[0].kind == "video" else None)
-                if self._state != "connecting":
-                    self._set("connecting", self._reason)
-            case Ended(opening, end_reason, reason):
-                self._abandoned_us = 0
-                if self._opening == opening:
-                    self._end(end_reason)
-                if reason != "stopped":
-                    self._set("lost", reason)
-            case (opening, piece) if opening == self._opening:
-                if piece.track == 0:
-                    self._heard_us = self._clock.now().boot_us
-                    if self._tracks[0].kind == "video" and piece.packet.is_keyframe:
-                        self._pictures.offer(piece.packet)
-                self._rolling.write(piece)
-                self._judge()
+        self.tell()
 
     def _judge(self) -> None:
-        if self._rolling.disk_full:
-            if self._reason != "disk-full":
-                self._set("lost", "disk-full")
-        elif self._state != "recording" and self._rolling.writing:
+        if self._disk.refusing:
+            self._set("lost", self._disk.refusing)
+        elif self._state != "recording" and self._opening and self._disk.run == self._rolling.run and self._disk.run_frames:
             self._set("recording", "")
             log.info("recording stream=%s", self._spec.id)
 
@@ -164,43 +191,58 @@ class Worker:
         self._opening = 0
         self._rolling.end(end_reason)
 
+    def _cure_frozen(self, now: int) -> None:
+        """A camera that goes on sending the very same picture, as the watcher sees it, gets a new connection: once, not again and again."""
+        if self._spec.kind != "rtsp" or not self._opening or now - self._cured_us < CURE_AGAIN_US:
+            return
+        seen = read_watch(self._run_dir, self._spec.id)
+        if seen is not None and seen.boot_id == boot_id() and seen.alarms.get("frozen", 0) > self._opened_utc_us:
+            self._cured_us = now
+            self._give_up(now)
+
+    def _give_up(self, now: int) -> None:
+        self._end("camera-frozen" if self._spec.kind == "rtsp" else "device-lost")
+        self._set("lost", "frozen")
+        self._abandoned_us = now
+
     def _stands_still(self, now: int) -> bool:
         """A source whose leading track brings nothing is given up; True if it does not even let go."""
-        if self._opening and now - self._heard_us > FROZEN_US and self._feed.items.empty():
-            self._feed.abandon(self._opening)
-            self._end("device-lost" if self._spec.kind == "microphone" else "camera-frozen")
-            self._set("lost", "frozen")
-            self._abandoned_us = now
+        if self._opening and now - self._heard_us > FROZEN_US:
+            self._give_up(now)
         return bool(self._abandoned_us) and now - self._abandoned_us > STUCK_US
 
     def _set(self, state: str, reason: str) -> None:
         if (state, reason) != (self._state, self._reason):
             if state == "lost" and reason != "stopped":
                 log.warning("stream lost stream=%s reason=%s", self._spec.id, reason)
-            self._state, self._reason, self._since_us, self._told_us = state, reason, self._clock.now().boot_us, 0
+            self._state, self._reason, self._since_us, self._news = state, reason, self._clock.now().boot_us, True
 
-    def _tell(self, now: int) -> None:
-        self._told_us = now
-        rolling = self._rolling
-        if self._history and (rolling.samples < self._history[-1][1] or rolling.bytes < self._history[-1][2]):
+    def tell(self) -> None:
+        """Renew the status file."""
+        now = self._clock.now().boot_us
+        self._news, self._told_us = False, now
+        disk, samples = self._disk, self._rolling.samples
+        if self._history and (samples < self._history[-1][1] or disk.run_bytes < self._history[-1][2]):
             self._history.clear()       # another run
-        self._history.append((now, rolling.samples, rolling.bytes))
+        self._history.append((now, samples, disk.run_bytes))
         then = self._history[0]
         took = max(1, now - then[0])
-        meter, leading = rolling.meter, self._tracks[0] if self._tracks else None
+        leading, sync = self._tracks[0] if self._tracks else None, self._source.sync
         status = StreamStatus(
-            stream=self._spec.id, kind=self._spec.kind, pid=os.getpid(), state=self._state, reason=self._reason, run=rolling.run,
-            seq=max(0, rolling.seq - 1), since_boot_us=self._since_us, last_sample_boot_us=rolling.newest_boot_us,
-            last_sample_utc_us=rolling.newest_utc_us, boot_id=boot_id(), frames=rolling.frames, bytes=rolling.bytes,
-            fps_x100=(rolling.samples - then[1]) * 100 * US // took, kbps=(rolling.bytes - then[2]) * 8000 // took,
+            stream=self._spec.id, kind=self._spec.kind, pid=os.getpid(), state=self._state, reason=self._reason, run=disk.run,
+            seq=max(0, disk.seq - 1), since_boot_us=self._since_us, last_sample_boot_us=disk.newest_boot_us,
+            last_sample_utc_us=disk.newest_utc_us, boot_id=boot_id(), frames=disk.run_frames, bytes=disk.run_bytes,
+            fps_x100=(samples - then[1]) * 100 * US // took, kbps=(disk.run_bytes - then[2]) * 8000 // took,
             width=leading.width if leading else 0, height=leading.height if leading else 0,
-            codec="+".join(t.codec for t in self._tracks), audio_peak_cdb=meter.second_cdb if meter else None,
-            silent_ms=meter.silent_ms if meter else 0, segments=rolling.segments, updated_boot_us=now, dropped=rolling.dropped)
+            codec="+".join(t.codec for t in self._tracks), segments=disk.segments, updated_boot_us=now, dropped=self._rolling.dropped,
+            last_sound_boot_us=disk.newest_sound_boot_us, buffered_bytes=disk.waiting_bytes,
+            av_drift_ppm=sync.drift_ppm if sync else None, av_offset_ms=sync.offset_ms if sync else None,
+            audio_overruns=sync.overruns if sync else None)
         with suppress(OSError):         # the status is news; the recording does not stop for it
             write_status(self._run_dir, status)
 
 
-def take_lock(folder: Path, seconds: float = LOCK_S) -> IO[bytes] | None:
+def take_lock(folder: Path, seconds: float = LOCK_S, meanwhile: Callable[[], None] = lambda: None) -> IO[bytes] | None:
     """Hold the stream's folder; None if another process still does after `seconds`. Closing the file lets go."""
     durable.make_folder(folder)
     handle = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
@@ -213,6 +255,7 @@ def take_lock(folder: Path, seconds: float = LOCK_S) -> IO[bytes] | None:
             if time.monotonic() > until:
                 handle.close()
                 return None
+            meanwhile()
             time.sleep(0.05)
 
 
@@ -224,23 +267,24 @@ def run_worker(spec: StreamSpec, footage: Path, run_dir: Path, clock_state: Call
     """
     av.logging.set_level(None)
     clock = clock or SystemClock()
-    leash = Leash()
+    disk = Disk(footage / spec.id, clock, spec.buffer_mb * 1_000_000)
+    rolling, source = Rolling(spec, disk, clock, clock_state), build_source(spec)
+    worker = Worker(spec, run_dir, source, rolling, disk, clock)
+    feed = Feed(source, worker)
+    leash = Leash(worker.cut)
     leash.hold(stdin)
-    feed = Feed(build_source(spec))
-    rolling = Rolling(spec, footage, clock, clock_state, 0)
-    worker = Worker(spec, run_dir, feed, rolling, clock)
     try:
         check_storage(footage, storage_uuid)
-        lock = take_lock(footage / spec.id)
+        lock = take_lock(footage / spec.id, meanwhile=worker.tell)
         if lock is None:
             worker.refuse("locked")
             log.error("another worker records this stream stream=%s", spec.id)
             return LOCKED
         with lock:
-            rolling.seq = recover(footage / spec.id)
             status_path(run_dir, spec.id).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            disk.start()
             feed.start()
-            return _leave(worker.work(leash), feed)
+            return _leave(worker.watch(leash), feed, worker)
     except StorageRefused as refusal:
         worker.refuse("storage-refused")
         log.error("%s", refusal)
@@ -251,10 +295,13 @@ def run_worker(spec: StreamSpec, footage: Path, run_dir: Path, clock_state: Call
         return _leave(DISK_FAILED, feed)
 
 
-def _leave(code: int, feed: Feed) -> int:
-    """Give the camera its TEARDOWN; a thread that hangs in a driver must not hold up the end."""
+def _leave(code: int, feed: Feed, worker: Worker | None = None) -> int:
+    """Seal what was recorded, give the camera its TEARDOWN; a thread that hangs in a driver must not hold up the end."""
     feed.stop()
-    if feed.started and not feed.join(1.5):
+    gone = not feed.started or feed.join(FEED_END_S)
+    if worker is not None:
+        worker.finish()
+    if not gone:
         logging.shutdown()
         os._exit(code)
     return code

@@ -32,7 +32,7 @@ TOLERANCE_MAX_US = 1_000_000
 _NUMBER = re.compile(r"(?<![0-9])[0-9]{17}[0-9Xx](?![0-9])")
 _HEX = re.compile(r"[0-9a-f]{32,}")
 _WITHHELD = "withheld"
-_PLAIN_ENDS = ("rotated", "cut")
+_PLAIN_ENDS = ("rotated", "cut", "format-changed")
 
 Fact = TypeVar("Fact", bound=e.Event)
 

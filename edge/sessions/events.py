@@ -84,6 +84,41 @@ class StreamBack(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamImpaired(Event):
+    """What a stream records is not fit to be seen or heard. `rule`: sessions.preflight.RED_RULES and AMBER_RULES, or `not-watched`.
+
+    `rules`: version of the watcher's rules (empty for `not-watched`); `since_utc_us`: when the watcher raised it; `evidence`: the
+    picture that shows it, below the footage folder.
+    """
+
+    stream: str
+    rule: str
+    rules: str
+    since_utc_us: int
+    evidence: str | None = None
+    evidence_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRestored(Event):
+    """An impairment of a stream is over."""
+
+    stream: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaybackProbed(Event):
+    """The day's random stretches of a stream were decoded from the disk (R65). `reason`: of the first that failed."""
+
+    stream: str
+    day: str                        # YYYY-MM-DD
+    ok: bool
+    windows: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformLost(Event):
     """The province's platform does not answer. `reason`: refused, timeout, tls, http_503, …"""
 

@@ -39,7 +39,8 @@ LIVE = frozenset({State.CHECKIN, State.RUNNING, State.CLOSING, State.SEALING})
 
 _ANSWERS: dict[type[e.Event], State | None] = {e.OpenSigned: None, e.ReceiptVerified: None, e.ReceiptRefused: None}
 _LOOKED_AT: dict[type[e.Event], State | None] = {e.FootageViewed: None, e.SessionExported: None}
-_CLOCK: dict[type[e.Event], State | None] = {e.ClockStepped: None}
+_BOX: dict[type[e.Event], State | None] = {e.ClockStepped: None, e.StreamImpaired: None, e.StreamRestored: None, e.PlaybackProbed: None}
+"""Facts of the box that stand among those of the live session, if there is one."""
 
 TABLE: Mapping[State, Mapping[type[e.Event], State | None]] = {
     # None: allowed, and the state stays
@@ -54,18 +55,18 @@ TABLE: Mapping[State, Mapping[type[e.Event], State | None]] = {
     },
     State.CHECKIN: {
         e.StaffPresent: None, e.CandidateAdmitted: None, e.AdmissionRefused: None, e.SegmentStored: None,
-        e.ExamStarted: State.RUNNING, e.ExamEnded: State.CLOSING, **_ANSWERS, **_LOOKED_AT, **_CLOCK,
+        e.ExamStarted: State.RUNNING, e.ExamEnded: State.CLOSING, **_ANSWERS, **_LOOKED_AT, **_BOX,
     },
     State.RUNNING: {
         e.StaffPresent: None, e.CandidateAdmitted: None, e.AdmissionRefused: None, e.SegmentStored: None,
-        e.ExamEnded: State.CLOSING, **_ANSWERS, **_LOOKED_AT, **_CLOCK,
+        e.ExamEnded: State.CLOSING, **_ANSWERS, **_LOOKED_AT, **_BOX,
     },
     State.CLOSING: {
         e.StaffPresent: None, e.AdmissionRefused: None, e.SegmentStored: None,
-        e.SealOrdered: State.SEALING, **_ANSWERS, **_LOOKED_AT, **_CLOCK,
+        e.SealOrdered: State.SEALING, **_ANSWERS, **_LOOKED_AT, **_BOX,
     },
     State.SEALING: {
-        e.SegmentStored: None, e.GapDeclared: None, e.Sealed: State.SEALED, **_ANSWERS, **_LOOKED_AT, **_CLOCK,
+        e.SegmentStored: None, e.GapDeclared: None, e.Sealed: State.SEALED, **_ANSWERS, **_LOOKED_AT, **_BOX,
     },
     State.SEALED: {
         e.SegmentStored: None, e.GapDeclared: None, e.SessionAmended: None, e.ManifestSigned: None, **_ANSWERS, **_LOOKED_AT,
@@ -160,9 +161,12 @@ class RoomState:
     last_manifest: str | None = None
     last_manifest_receipt: str | None = None
     started: e.DaemonStarted | None = None
+    first_started: e.DaemonStarted | None = None
     reader_lost: e.ReaderLost | None = None
     reader_module: str | None = None
     streams_lost: Mapping[str, e.StreamLost] = field(default_factory=dict)
+    impaired: Mapping[str, Mapping[str, e.StreamImpaired]] = field(default_factory=dict)     # stream -> rule -> since when
+    probed: Mapping[str, e.PlaybackProbed] = field(default_factory=dict)                     # stream -> the newest playback probe
     platform_lost: e.PlatformLost | None = None
     clock_steps: tuple[e.ClockStepped, ...] = ()
 
@@ -278,8 +282,8 @@ def _room_totals(state: RoomState, session: Session, event: e.Event) -> RoomStat
     match event:
         case e.CheckinOpened():
             return replace(state, opened_total=state.opened_total + 1)
-        case e.ClockStepped():
-            return replace(state, clock_steps=(*state.clock_steps, event)[-100:])
+        case e.ClockStepped() | e.StreamImpaired() | e.StreamRestored() | e.PlaybackProbed():
+            return _device_fact(state, event)
         case e.Sealed():
             return replace(state, closed_total=state.closed_total + 1)
         case e.ManifestSigned():
@@ -294,7 +298,7 @@ def _device_fact(state: RoomState, event: e.Event) -> RoomState:
     """Facts of the box itself are legal always."""
     match event:
         case e.DaemonStarted():
-            return replace(state, started=event)
+            return replace(state, started=event, first_started=state.first_started or event)
         case e.ReaderLost():
             return replace(state, reader_lost=event)
         case e.ReaderBack():
@@ -309,10 +313,23 @@ def _device_fact(state: RoomState, event: e.Event) -> RoomState:
             return replace(state, platform_lost=None)
         case e.ClockStepped():
             return replace(state, clock_steps=(*state.clock_steps, event)[-100:])
+        case e.StreamImpaired() | e.StreamRestored() | e.PlaybackProbed():
+            return _watched(state, event)
         case e.AdmissionRefused() | e.IdleFootageExpired():
             return state
         case _:
             raise IllegalStep("no-session", f"{event.kind} needs a session")
+
+
+def _watched(state: RoomState, event: e.StreamImpaired | e.StreamRestored | e.PlaybackProbed) -> RoomState:
+    """What the watcher has found in the recorded files."""
+    if isinstance(event, e.PlaybackProbed):
+        return replace(state, probed={**state.probed, event.stream: event})
+    standing = {rule: fact for rule, fact in state.impaired.get(event.stream, {}).items() if rule != event.rule}
+    if isinstance(event, e.StreamImpaired):
+        standing[event.rule] = event
+    others = {stream: facts for stream, facts in state.impaired.items() if stream != event.stream}
+    return replace(state, impaired={**others, event.stream: standing} if standing else others)
 
 
 def diagram() -> str:

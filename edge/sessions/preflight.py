@@ -16,6 +16,19 @@ SILENCE_CDB = -9000
 """At or below: digital silence, hundredths of a dBFS (a quiet room's microphone gives -6000 and more)."""
 LOW_CDB = -6000
 ROSTER_OLD_US = 12 * 3600 * 1_000_000
+WAITING_BYTES = 4_000_000
+"""More than this waiting in memory for the disk, and the disk is slow: about two seconds of four cameras."""
+PROBE_OLD_US = 30 * 3600 * 1_000_000
+"""A day, and the hours by which one day's probe may come later than the day before's."""
+
+PICTURE_RULES = frozenset({"black", "covered", "frozen", "moved", "out-of-focus", "over-exposed"})
+SOUND_RULES = frozenset({"sound-zero", "sound-missing", "sound-low", "sound-clipping"})
+RED_RULES = frozenset({"black", "covered", "frozen", "sound-zero", "sound-missing"})
+"""What the watcher may find in a recorded stream that makes it no evidence; every other rule is a reason to look, no more."""
+NOT_WATCHED = "not-watched"
+"""The rule that the room itself adds: nobody looks at what is recorded."""
+TODO = frozenset({"exits-unchecked", "staff-missing", "staff-no-chief"})
+"""Words of items that bar the opening because they are yet to be done: no fault."""
 
 
 Facts = Mapping[str, str | int]
@@ -38,7 +51,10 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StreamReading:
-    """`age_ms`: since the newest sample on disk; None: nothing yet. `peak_cdb`: None if the stream has no sound."""
+    """`age_ms`: since the newest sample on disk; None: nothing yet. `peak_cdb`: None if nobody measured sound just now.
+
+    `sound`: sound has just reached the disk. `alarms`: rules that the stream breaks, and `not-watched`. `waiting_bytes`: for the disk.
+    """
 
     stream: str
     kind: str
@@ -46,6 +62,23 @@ class StreamReading:
     reason: str
     age_ms: int | None
     peak_cdb: int | None
+    sound: bool = False
+    alarms: tuple[str, ...] = ()
+    waiting_bytes: int = 0
+
+    @property
+    def fresh(self) -> bool:
+        return self.state == "recording" and self.age_ms is not None and self.age_ms <= FRESH_MS
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReading:
+    """A stream's newest playback probe. `age_us`: since it became known."""
+
+    stream: str
+    ok: bool
+    age_us: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +103,25 @@ class Readings:
     proctors_present: int
     min_proctors: int
     exits_checked: bool
+    probes: tuple[ProbeReading, ...] = ()
+    room_age_us: int = 0                # since the room's first start
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One line of the list. `word` is a key of the texts (`preflight.word.<word>`), `facts` fill it in."""
 
-    key: str                            # roster, reader, stream:<id>, sound, storage, clock, platform, staff, exits
+    key: str                            # roster, reader, stream:<id>, sound, storage, playback, clock, platform, staff, exits
     light: Light
     word: str
     facts: Facts = field(default_factory=dict)
     waivable: bool = False
     waived: bool = False
+
+    @property
+    def todo(self) -> bool:
+        """It waits for a person; nothing is wrong."""
+        return self.word in TODO
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +142,7 @@ class Preflight:
 
 def judge(r: Readings, waived: Collection[str] = ()) -> Preflight:
     """The list, worst first within the order of the table."""
-    items = [_roster(r), _reader(r), *_streams(r), _sound(r), _storage(r), _clock(r), _platform(r), _staff(r), _exits(r)]
+    items = [_roster(r), _reader(r), *_streams(r), _sound(r), _storage(r), _playback(r), _clock(r), _platform(r), _staff(r), _exits(r)]
     return Preflight(tuple(Item(i.key, i.light, i.word, i.facts, i.waivable, i.waivable and i.key in waived) for i in items))
 
 
@@ -124,32 +164,47 @@ def _reader(r: Readings) -> Item:
     return Item("reader", Light.RED, "reader-lost", {"reason": r.reader_fault or r.reader})
 
 
-def _streams(r: Readings) -> list[Item]:
-    def fresh(s: StreamReading) -> bool:
-        return s.state == "recording" and s.age_ms is not None and s.age_ms <= FRESH_MS
+def worst(rules: Collection[str]) -> str | None:
+    """The rule that says most about a stream: a red one before an amber one, `not-watched` last; None if there is none."""
+    return min(rules, key=lambda rule: (rule not in RED_RULES, rule == NOT_WATCHED, rule), default=None)
 
+
+def _streams(r: Readings) -> list[Item]:
     items = []
     for s in r.streams:
-        others = any(o.kind == s.kind and o.stream != s.stream and fresh(o) for o in r.streams)
-        facts: Facts = {"stream": s.stream, "reason": s.reason, "age_ms": -1 if s.age_ms is None else s.age_ms}
-        if fresh(s):
-            items.append(Item(f"stream:{s.stream}", Light.GREEN, "stream-ok", facts))
+        others = any(o.kind == s.kind and o.stream != s.stream and o.fresh and not PICTURE_RULES & RED_RULES & set(o.alarms)
+                     for o in r.streams)
+        rule = worst([a for a in s.alarms if a not in SOUND_RULES])     # sound has an item of its own
+        facts: Facts = {"stream": s.stream, "reason": s.reason, "age_ms": -1 if s.age_ms is None else s.age_ms, "rule": rule or ""}
+        key = f"stream:{s.stream}"
+        if not s.fresh:
+            items.append(Item(key, Light.RED, "stream-lost", facts, waivable=others))
+        elif rule == NOT_WATCHED:
+            items.append(Item(key, Light.AMBER, "stream-unwatched", facts))
+        elif rule in RED_RULES:
+            items.append(Item(key, Light.RED, "stream-impaired", facts, waivable=others))
+        elif rule is not None:
+            items.append(Item(key, Light.AMBER, "stream-impaired", facts))
         else:
-            items.append(Item(f"stream:{s.stream}", Light.RED, "stream-lost", facts, waivable=others))
+            items.append(Item(key, Light.GREEN, "stream-ok", facts))
     return items
 
 
 def _sound(r: Readings) -> Item:
-    """At least one stream must carry sound above digital silence (R12)."""
+    """At least one stream must carry sound above digital silence (R12). A level that nobody measured is never called good."""
     peaks = [s.peak_cdb for s in r.streams if s.peak_cdb is not None and s.state == "recording"]
     if not peaks:
-        return Item("sound", Light.RED, "sound-missing")
+        unmeasured = any(s.sound and s.state == "recording" for s in r.streams)
+        return Item("sound", Light.AMBER, "sound-unmeasured") if unmeasured else Item("sound", Light.RED, "sound-missing")
     best = max(peaks)
     facts: Facts = {"cdb": best, "db": best // 100}
     if best <= SILENCE_CDB:
         return Item("sound", Light.RED, "sound-silent", facts)
     if best < LOW_CDB:
         return Item("sound", Light.AMBER, "sound-low", facts)
+    for s in r.streams:
+        if s.fresh and (rule := worst(SOUND_RULES & set(s.alarms))):
+            return Item("sound", Light.AMBER, "sound-impaired", {**facts, "stream": s.stream, "rule": rule})
     return Item("sound", Light.GREEN, "sound-ok", facts)
 
 
@@ -161,7 +216,22 @@ def _storage(r: Readings) -> Item:
         return Item("storage", Light.RED, "storage-full", facts)
     if r.free_bytes * 10 < r.needed_bytes * 13:
         return Item("storage", Light.AMBER, "storage-low", facts)
+    waiting = max((s.waiting_bytes for s in r.streams), default=0)
+    if waiting > WAITING_BYTES:
+        return Item("storage", Light.AMBER, "storage-slow", {**facts, "waiting_mb": waiting // 10**6})
     return Item("storage", Light.GREEN, "storage-ok", facts)
+
+
+def _playback(r: Readings) -> Item:
+    """What was recorded must be readable (R65): a failed probe is red until a later one succeeds; one that is overdue is amber."""
+    for probe in r.probes:
+        if not probe.ok:
+            return Item("playback", Light.RED, "playback-failed", {"stream": probe.stream, "reason": probe.reason})
+    ages = {probe.stream: probe.age_us for probe in r.probes}
+    age = max((ages.get(s.stream, r.room_age_us) for s in r.streams), default=0)
+    if age > PROBE_OLD_US:
+        return Item("playback", Light.AMBER, "playback-old", {"hours": age // 3_600_000_000})
+    return Item("playback", Light.GREEN, "playback-ok" if r.probes else "playback-new")
 
 
 def _clock(r: Readings) -> Item:

@@ -17,6 +17,7 @@ from pathlib import Path
 from edge import durable
 from edge.clock import US, Clock, Stamp
 from edge.sessions.events import IdleFootageExpired
+from edge.sessions.preflight import PICTURE_RULES, SOUND_RULES
 from edge.storage.database import Database
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 MOST = 2000
 EVERY_S = 300
 SEEN_CARD_DAYS = 30
+
+BESIDE = (".watch.json", *(f".{rule}.jpg" for rule in sorted(PICTURE_RULES | SOUND_RULES)))
+"""What may lie beside a segment and its sidecar: the watcher's note, the pictures on which it raised alarms."""
 
 Row = tuple[str, int, str, int]
 
@@ -73,6 +77,9 @@ class IdleRetention:
             paths = [row["path"] for row in connection.execute("SELECT path FROM garbage")]
         for path in paths:
             media = self._footage / path
+            for suffix in BESIDE:
+                if (each := media.with_suffix(suffix)).exists():
+                    durable.remove(each)
             durable.remove(media)
             durable.remove(media.with_suffix(".json"))
         if paths:

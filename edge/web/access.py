@@ -38,7 +38,7 @@ RULES: Mapping[tuple[str, str], frozenset[str]] = {
     ("POST", "/logout"): frozenset({ANY}),
     ("GET", "/"): frozenset({ANY}),
     ("GET", "/now"): frozenset({ANY}),
-    ("GET", "/live/{topic}"): frozenset({ANY}),         # numbers of versions and the time; what changed is asked for by role
+    ("GET", "/news/{topic}"): frozenset({ANY}),         # numbers of versions and the time; what changed is asked for by role
     ("GET", "/s/{session_id}"): frozenset({*_LOOK, AUDITOR}),
     ("GET", "/s/{session_id}/preflight"): _LOOK,
     ("POST", "/s/{session_id}/begin"): frozenset({CHIEF}),
@@ -59,6 +59,9 @@ RULES: Mapping[tuple[str, str], frozenset[str]] = {
     ("POST", "/s/{session_id}/seal"): frozenset({CHIEF}),
     ("GET", "/s/{session_id}/done"): frozenset({CHIEF, PROCTOR, AUDITOR}),
     ("GET", "/still/{stream}.jpg"): frozenset({DUTY, SYSADMIN}),
+    ("GET", "/live/{stream}"): frozenset({DUTY, SYSADMIN}),
+    ("GET", "/live/{stream}.m3u8"): frozenset({DUTY, SYSADMIN}),
+    ("GET", "/live/{stream}/{seq}.mp4"): frozenset({DUTY, SYSADMIN}),
     ("GET", "/archive"): frozenset({AUDITOR}),
     ("GET", "/archive/{session_id}"): frozenset({AUDITOR}),
     ("POST", "/archive/{session_id}/verify"): frozenset({AUDITOR}),

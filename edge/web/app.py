@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse,
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from edge.room import Refusal, Room
-from edge.web import access, acts, auditor, displays, live, media, proctor
+from edge.web import access, acts, auditor, displays, live, media, news, proctor
 from edge.web.browser import HEADERS, BrowserRules
 from edge.web.desk import Desk, Gauges, Web
 from edge.web.once import Once
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 _STATIC = Path(__file__).parent / "static"
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".wav": "audio/wav"}
-_BARE = ("/media/", "/still/", "/live/", "/gate/live", "/static/")      # not pages: answered in one plain line
+_BARE = ("/media/", "/still/", "/news/", "/gate/live", "/static/")      # not pages: answered in one plain line …
+_BARE_ENDS = (".m3u8", ".mp4")                                          # … and so are these of the live pages
 
 
 def build_web(room: Room, desk: Desk) -> FastAPI:
@@ -50,7 +51,7 @@ def build_web(room: Room, desk: Desk) -> FastAPI:
         return FileResponse(served[name], media_type=_KINDS[served[name].suffix], headers={"Cache-Control": "no-cache"})
 
     app.get("/static/{name:path}")(static)
-    for part in (access, proctor, acts, auditor, displays, media, live):
+    for part in (access, proctor, acts, auditor, displays, media, live, news):
         part.add_routes(app)
     return app
 
@@ -59,7 +60,7 @@ def _not_logged_in(request: Request, error: Exception) -> Response:
     """A page leads to the log-in and back; anything else is told in one line."""
     if is_htmx(request):
         return Response(status_code=401, headers={"HX-Redirect": "/login"})
-    if request.method == "GET" and not request.url.path.startswith(_BARE):
+    if request.method == "GET" and not _is_bare(request):
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse("/login" if back == "/" else f"/login?{urlencode({'next': access.safe_next(back)})}", 303)
     return _plain(request, "trouble.login", 401)
@@ -92,9 +93,13 @@ def _defect(request: Request, error: Exception) -> Response:
 def _trouble(request: Request, word: str, status: int) -> Response:
     texts, language = access.web_of(request).texts, language_of(request)
     what, after = texts.say(language, f"trouble.{word}"), texts.say(language, f"trouble.{word}.next")
-    if request.url.path.startswith(_BARE):
+    if _is_bare(request):
         return PlainTextResponse(f"{what} {after}\n", status)
     return page(request, "said.html" if is_htmx(request) else "trouble.html", status, what=what, next=after, back="/")
+
+
+def _is_bare(request: Request) -> bool:
+    return request.url.path.startswith(_BARE) or request.url.path.endswith(_BARE_ENDS)
 
 
 def _plain(request: Request, key: str, status: int) -> Response:

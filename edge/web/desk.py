@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.clock import US
-from edge.room import Room
+from edge.room import DEFAULT_KBPS, Room
 from edge.status import DiskReading
 from edge.storage.logins import Logins
 from edge.web.once import Once
 from edge.web.texts import Texts
 
 GAUGE_US = 5 * US
+MEAN_US = 300 * US
+"""Over so long a stretch the rate of all streams is averaged: what is said of the days left must not jump."""
 
 
 class VerifyReport(Protocol):
@@ -59,12 +61,27 @@ class Gauges:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._read: tuple[int, DiskReading, str] | None = None
+        self._kbps, self._since_us = 0.0, 0
 
     def _fresh(self) -> tuple[int, DiskReading, str]:
         now, read = self._room.clock.now().boot_us, self._read
         if read is None or now - read[0] >= GAUGE_US:
+            self._average(now, read[0] if read else None)
             read = self._read = (now, self._room.instruments.disk(), self._room.instruments.clock().state)
         return read
+
+    def _average(self, now_us: int, before_us: int | None) -> None:
+        statuses = [self._room.instruments.stream_status(stream) for stream in self._room.instruments.streams]
+        kbps = sum(s.kbps if s and s.kbps else DEFAULT_KBPS for s in statuses)
+        if before_us is None:
+            self._kbps, self._since_us = float(kbps), now_us
+            return
+        self._kbps += (kbps - self._kbps) * min(1.0, (now_us - before_us) / min(MEAN_US, now_us - self._since_us))
+
+    def kbps(self) -> int:
+        """What all streams together write, averaged over the last minutes."""
+        self._fresh()
+        return round(self._kbps)
 
     def disk(self) -> DiskReading:
         return self._fresh()[1]

@@ -1,81 +1,85 @@
-"""Server-sent events: "something changed" with the room's version, and a heartbeat with the time. Never a person's data.
+"""Live viewing for those on duty: a page per stream, a playlist up to a few seconds ago, byte ranges of the very files.
 
-On connecting and on each change one `snapshot` whose id is the version; the page then asks for its panels anew by its own role, so
-that a reconnect after any outage shows exactly what is. Every 2 s a `beat`. An open stream keeps its log-in alive; when the log-in
-has ended, `bye` is sent and the stream ends. Times are real seconds, for a browser waits for them.
+That somebody watches candidates live is a fact in the journal of the live session, before the first byte leaves; outside a session it
+is a line in the log. Only files that the playlist names can be had, and none without its look at the folder. Caller: `web.app`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator
+from typing import cast
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import FileResponse, PlainTextResponse, Response
 
 from edge.web import views
-from edge.web.access import find_who, web_of, who_of
+from edge.web.access import CHIEF, PROCTOR, SYSADMIN, Who, web_of, who_of
 from edge.web.desk import Web
-from edge.web.pages import language_of, page
+from edge.web.media import PLAYLIST, note_view, nothing
+from edge.web.pages import is_htmx, language_of, page
+from edge.web.window import Window
 
-BEAT_S = 2.0
-LOOK_S = 60.0           # how often an open stream asks whether its log-in still stands
-
-
-def event(name: str, data: dict[str, int], number: int | None = None) -> bytes:
-    """One event of the text/event-stream form (WHATWG HTML, 9.2)."""
-    head = f"id: {number}\n" if number is not None else ""
-    return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+REASON = "live"
 
 
-async def stream(web: Web, token: str | None, look_s: float = LOOK_S) -> AsyncGenerator[bytes, None]:
-    """Events until the browser goes away, or the log-in of `token` ends (None: a public display); asked for every `look_s` seconds."""
-    room = web.room
-    waker, told, looked = room.changed(), -1, asyncio.get_running_loop().time()
-    yield b"retry: 1000\n\n"
-    try:
-        while True:
-            waker.clear()
-            if (version := room.version) != told:
-                told = version
-                yield event("snapshot", {"version": version, "now_ms": room.clock.now().utc_us // 1000}, version)
-            try:
-                await asyncio.wait_for(waker.wait(), BEAT_S)
-            except TimeoutError:
-                yield event("beat", {"now_ms": room.clock.now().utc_us // 1000})
-            now = asyncio.get_running_loop().time()
-            if token is not None and now - looked >= look_s:
-                looked = now
-                if await find_who(web, token, "") is None:
-                    yield event("bye", {})
-                    return
-    finally:
-        room.forget(waker)
+def _window(request: Request, stream: str) -> Window | None:
+    """The stream's window; None if no such stream is configured."""
+    web, windows = web_of(request), cast(dict[str, Window], request.app.state.windows)
+    if stream not in web.room.instruments.streams:
+        return None
+    return windows.setdefault(stream, Window(web.desk.footage / stream))
 
 
-def _answer(web: Web, token: str | None) -> Response:
-    return StreamingResponse(stream(web, token), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+async def _note(request: Request, stream: str, *, anew: bool) -> None:
+    await note_view(request, web_of(request).room.state.live, stream, anew=anew, reason=REASON)
 
 
-async def live(request: Request, topic: str) -> Response:
-    """`topic`: a session's id, or `room`. It limits nothing: an event holds no data. An unknown one is 404."""
-    if topic != "room" and topic not in web_of(request).room.state.sessions:
-        return Response(status_code=404)
-    return _answer(web_of(request), who_of(request).token)
+async def show_live(request: Request, stream: str) -> Response:
+    """The page. What it shows is asked for by its own script."""
+    web, language, who = web_of(request), language_of(request), who_of(request)
+    if stream not in web.room.instruments.streams:
+        return nothing(request, "media.no-stream")
+    if not is_htmx(request):                    # the open page asks for news of itself: no new look (and each look is news)
+        await _note(request, stream, anew=True)
+    others = [each for each in views.tiles(web, language) if each.stream != stream]
+    status = web.room.instruments.stream_status(stream)
+    return page(request, "live.html", tile=views.tile(web, language, stream), others=others, back=_back(web, who),
+                plays=status is None or "h265" not in status.codec)
 
 
-async def gate_live(request: Request) -> Response:
-    return _answer(web_of(request), None)
+def _back(web: Web, who: Who) -> str:
+    """The page of the session that matters now, if this person may open it."""
+    first, _ = views.todays(web.room)
+    if first is None:
+        return "/"
+    role = web.room.state.sessions[first.id].plan.staff.get(who.staff_id)
+    return f"/s/{first.id}" if role in (CHIEF, PROCTOR) or SYSADMIN in who.roles else "/"
 
 
-def now(request: Request) -> Response:
-    """The device strip, and with `tiles` the streams' captions: what changes without a fact in the journal."""
-    web, language = web_of(request), language_of(request)
-    return page(request, "now.html", tiles=views.tiles(web, language) if request.query_params.get("tiles") else [])
+async def show_playlist(request: Request, stream: str) -> Response:
+    window = _window(request, stream)
+    if window is None:
+        return nothing(request, "media.no-stream")
+    text = await asyncio.to_thread(window.playlist, web_of(request).room.clock.now(), stream)
+    if text is None:
+        return nothing(request, "live.nothing")
+    await _note(request, stream, anew=False)
+    return PlainTextResponse(text, media_type=PLAYLIST)
+
+
+async def show_file(request: Request, stream: str, seq: str) -> Response:
+    """Bytes of a file of the window, also of the one that grows; 206 and 416 as RFC 9110 section 14 has them."""
+    window = _window(request, stream)
+    number = int(seq) if seq.isascii() and seq.isdigit() and len(seq) <= 10 else -1
+    path = await asyncio.to_thread(window.path_of, number) if window is not None else None
+    if path is None or path.is_symlink() or not path.is_file():
+        return nothing(request, "media.no-segment")
+    await _note(request, stream, anew=False)
+    return FileResponse(path, media_type="video/mp4")
 
 
 def add_routes(app: FastAPI) -> None:
-    app.get("/live/{topic}")(live)
-    app.get("/gate/live")(gate_live)
-    app.get("/now")(now)
+    app.state.windows = dict[str, Window]()
+    app.get("/live/{stream}.m3u8")(show_playlist)
+    app.get("/live/{stream}/{seq}.mp4")(show_file)
+    app.get("/live/{stream}")(show_live)

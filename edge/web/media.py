@@ -38,13 +38,16 @@ class Viewings:
         self._known: dict[tuple[str, str, str], None] = {}
         self._turn = asyncio.Lock()
 
-    async def note(self, web: Web, who: Who, session_id: str, stream: str, *, anew: bool) -> None:
-        """Write the fact; not `anew`: only if this person's look at this stream has not been written yet."""
-        key = (who.token, session_id, stream)
+    async def note(self, web: Web, who: Who, session_id: str | None, stream: str, *, anew: bool, reason: str = "") -> None:
+        """Write the fact; not `anew`: only if this person's look at this stream has not been written yet. Without a session: log it."""
+        key = (who.token, session_id or "", stream)
         async with self._turn:
             if key in self._known and not anew:
                 return
-            await web.room.viewed(session_id, who.staff_id, stream)
+            if session_id is None:
+                log.info("viewed staff=%s stream=%s what=%s", who.staff_id, stream, reason)
+            else:
+                await web.room.viewed(session_id, who.staff_id, stream, reason)
             self._known[key] = None
             while len(self._known) > MOST_REMEMBERED:
                 del self._known[next(iter(self._known))]
@@ -62,7 +65,7 @@ async def show_playlist(request: Request, session_id: str, stream: str) -> Respo
     playable = await asyncio.to_thread(_readable, web.desk.footage, segments)
     if not playable:
         return nothing(request, "media.no-footage")
-    await _viewings(request).note(web, who_of(request), session_id, stream, anew=True)
+    await note_view(request, session_id, stream, anew=True)
     return PlainTextResponse(playlist(playable, stream), media_type=PLAYLIST)
 
 
@@ -96,7 +99,7 @@ async def show_segment(request: Request, session_id: str, stream: str, seq: str)
     if not path.resolve().is_relative_to(web.desk.footage.resolve()) or not path.is_file():
         log.warning("segment-missing stream=%s seq=%d", stream, number)
         return nothing(request, "media.no-segment")
-    await _viewings(request).note(web, who_of(request), session_id, stream, anew=False)
+    await note_view(request, session_id, stream, anew=False)
     return FileResponse(path, media_type="video/mp4")
 
 
@@ -113,9 +116,10 @@ def show_still(request: Request, stream: str) -> Response:
     return Response(picture, media_type="image/jpeg") if picture else Response(status_code=204)
 
 
-def _viewings(request: Request) -> Viewings:
-    found: Viewings = request.app.state.viewings
-    return found
+async def note_view(request: Request, session_id: str | None, stream: str, *, anew: bool, reason: str = "") -> None:
+    """Write down that whoever asks looks at a stream of a session (None: of no session), before anything is answered."""
+    viewings: Viewings = request.app.state.viewings
+    await viewings.note(web_of(request), who_of(request), session_id, stream, anew=anew, reason=reason)
 
 
 def add_routes(app: FastAPI) -> None:

@@ -21,6 +21,7 @@ from edge.web.access import AUDITOR, CHIEF, PROCTOR, SYSADMIN, web_of, who_of
 from edge.web.desk import Web
 from edge.web.pages import go, is_htmx, language_of, page
 
+TODO = "todo"
 _ORDER = {preflight.Light.RED: 0, preflight.Light.AMBER: 1, preflight.Light.GREEN: 2}
 
 
@@ -86,10 +87,10 @@ class Line:
 def lines_of(web: Web, language: str, found: preflight.Preflight, chief: bool) -> list[Line]:
     """The list, worst first."""
     lights = {preflight.Light.RED: views.BAD, preflight.Light.AMBER: views.WARN, preflight.Light.GREEN: views.OK}
-    return [Line(i.key, views.WARN if i.waived else lights[i.light], item_name(web, language, i.key),
+    return [Line(i.key, views.WARN if i.waived else TODO if i.todo else lights[i.light], item_name(web, language, i.key),
                  web.texts.word(language, "preflight.word", i.word, **item_facts(web, language, i.facts)), i.waived,
                  chief and i.waivable and not i.waived and i.light is preflight.Light.RED)
-            for i in sorted(found.items, key=lambda i: _ORDER[i.light])]
+            for i in sorted(found.items, key=lambda i: (_ORDER[i.light], i.todo))]
 
 
 def item_name(web: Web, language: str, key: str) -> str:
@@ -105,6 +106,8 @@ def item_facts(web: Web, language: str, facts: Mapping[str, str | int]) -> dict[
         said["stream"] = views.stream_name(web, language, str(said["stream"]))
     if "reason" in said:
         said["reason"] = web.texts.word(language, "reason", str(said["reason"]) or "unknown")
+    if said.get("rule"):
+        said["alarm"] = web.texts.word(language, "alarm", str(said["rule"]))
     if "age_ms" in said:
         said["seconds"] = f"{int(said['age_ms']) / 1000:.1f}"
     if "state" in said:

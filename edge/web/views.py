@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from edge.capture.control import StreamStatus
-from edge.room import DEFAULT_KBPS, DoorVerdict, Room
+from edge.room import DoorVerdict, Room
 from edge.sessions import events as e
 from edge.sessions import preflight
 from edge.sessions.identity import mask_name, mask_number
 from edge.sessions.machine import LIVE, Session, State
 from edge.sessions.roster import Code
-from edge.status import DiskReading
 from edge.storage.catalog import Checkin, Person
 from edge.web.desk import Web
 
 OK, WARN, BAD, DIM = "ok", "warn", "bad", "dim"
+WORST_FIRST = (BAD, WARN, OK, DIM)
 LOW_SHARE = 10          # the disk is called low below a tenth of it
 
 PAGE_OF = {State.PLANNED: "preflight", State.PREFLIGHT: "preflight", State.CHECKIN: "checkin", State.RUNNING: "run",
@@ -29,6 +28,8 @@ PAGE_OF = {State.PLANNED: "preflight", State.PREFLIGHT: "preflight", State.CHECK
 
 SOUND = {Code.OK: "ok", Code.DUPLICATE: "warn", Code.WRONG_SESSION: "warn"}
 """Tone of a verdict; every other is an error (exam-room requirements, U23)."""
+AMBER_CODES = frozenset({Code.DUPLICATE, Code.WRONG_SESSION, Code.NOT_OPEN})
+"""Verdicts that turn nobody away for good: their words begin with ▲."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,20 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Alarm:
+    """What the watcher has against a stream, since when."""
+
+    rule: str
+    light: str
+    since_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tile:
-    """One stream as the wall shows it. `age_ms`: since its newest sample was on disk; `db`: whole dBFS."""
+    """One stream as the wall shows it. `age_ms`: since its newest sample was on disk; `db`: whole dBFS, None: not measured now.
+
+    `light`: the worst of state and alarms; `state_light`: of the state alone. `sound`: it carries sound, measured or not.
+    """
 
     stream: str
     name: str
@@ -56,6 +69,9 @@ class Tile:
     height: int
     fps: int
     db: int | None
+    state_light: str
+    sound: bool
+    alarms: tuple[Alarm, ...]
 
 
 def gigabytes(count: int) -> str:
@@ -74,26 +90,37 @@ def stream_name(web: Web, language: str, stream: str) -> str:
 
 def tiles(web: Web, language: str) -> list[Tile]:
     """Every configured stream, in the order of the configuration."""
-    return [_tile(web, language, stream, kind, web.room.instruments.stream_status(stream))
-            for stream, kind in web.room.instruments.streams.items()]
+    return [tile(web, language, stream) for stream in web.room.instruments.streams]
 
 
-def _tile(web: Web, language: str, stream: str, kind: str, status: StreamStatus | None) -> Tile:
-    age, name = web.room.stream_age_ms(stream), stream_name(web, language, stream)
+def tile(web: Web, language: str, stream: str) -> Tile:
+    """One stream as the wall shows it."""
+    room, picture = web.room, web.room.instruments.streams[stream] != "microphone"
+    status, age = room.instruments.stream_status(stream), room.stream_age_ms(stream)
+    name, alarms = stream_name(web, language, stream), alarms_of(room, stream)
     if status is None:
-        return Tile(stream, name, BAD, "unknown", kind != "microphone", "", None, 0, 0, 0, 0, None)
+        return Tile(stream, name, BAD, "unknown", picture, "", None, 0, 0, 0, 0, None, BAD, False, alarms)
+    peak = room.peak_cdb(stream)
     fresh = status.state == "recording" and age is not None and age <= preflight.FRESH_MS
-    silent = status.audio_peak_cdb is not None and status.audio_peak_cdb <= preflight.SILENCE_CDB
+    silent = peak is not None and peak <= preflight.SILENCE_CDB
     light = DIM if status.state == "resting" else BAD if not fresh else WARN if silent else OK
     state = "stale" if status.state == "recording" and not fresh else status.state
-    return Tile(stream, name, light, state, kind != "microphone", status.reason, age, status.kbps, status.width, status.height,
-                round(status.fps_x100 / 100), None if status.audio_peak_cdb is None else status.audio_peak_cdb // 100)
+    worst = light if light == DIM else min((light, *(alarm.light for alarm in alarms)), key=WORST_FIRST.index)
+    return Tile(stream, name, worst, state, picture, status.reason, age, status.kbps, status.width, status.height,
+                round(status.fps_x100 / 100), None if peak is None else peak // 100, light, "aac" in status.codec, alarms)
+
+
+def alarms_of(room: Room, stream: str) -> tuple[Alarm, ...]:
+    """The alarms that stand, worst first."""
+    found = [Alarm(rule, BAD if rule in preflight.RED_RULES else WARN, fact.since_utc_us)
+             for rule, fact in room.state.impaired.get(stream, {}).items()]
+    return tuple(sorted(found, key=lambda alarm: (WORST_FIRST.index(alarm.light), alarm.rule == preflight.NOT_WATCHED, alarm.since_us)))
 
 
 def strip(web: Web, language: str) -> list[Device]:
     """The footer: reader, pictures, sound, storage, clock, platform. The order never changes: the eye knows the place."""
     t, w = partial(web.texts.say, language), partial(web.texts.word, language)
-    return [_reader(web.room, t, w), *_streams(tiles(web, language), t), _storage(web.room, web.gauges.disk(), t),
+    return [_reader(web.room, t, w), *_streams(tiles(web, language), t, w), _storage(web, t, w),
             _clock(web.room, web.gauges.clock_state(), t), _platform(web.room, t, w)]
 
 
@@ -109,33 +136,58 @@ def _reader(room: Room, t: Say, w: Say) -> Device:
     return Device("reader", BAD, t("strip.reader-lost", reason=w("reason", status.last_fault or "unknown")))
 
 
-def _streams(wall: Sequence[Tile], t: Say) -> list[Device]:
-    pictures = [tile for tile in wall if tile.picture]
-    lost = [tile for tile in pictures if tile.light == BAD]
+def _streams(wall: Sequence[Tile], t: Say, w: Say) -> list[Device]:
+    return [_pictures([tile for tile in wall if tile.picture], t, w), _sound(wall, t, w)]
+
+
+def _pictures(pictures: Sequence[Tile], t: Say, w: Say) -> Device:
+    lost = [tile for tile in pictures if tile.state_light == BAD]
     if lost:
-        seen = Device("pictures", BAD, t("strip.pictures-lost", good=len(pictures) - len(lost), all=len(pictures),
+        return Device("pictures", BAD, t("strip.pictures-lost", good=len(pictures) - len(lost), all=len(pictures),
                                          names="、".join(tile.name for tile in lost)))
-    elif any(tile.state == "resting" for tile in pictures):
-        seen = Device("pictures", DIM, t("strip.pictures-resting"))
-    else:
-        seen = Device("pictures", OK if pictures else BAD, t("strip.pictures", count=len(pictures)))
-    levels = [tile.db for tile in wall if tile.db is not None and tile.state == "recording"]
+    if any(tile.state == "resting" for tile in pictures):
+        return Device("pictures", DIM, t("strip.pictures-resting"))
+    found = [(tile, alarm) for tile in pictures for alarm in tile.alarms if alarm.rule not in preflight.SOUND_RULES]
+    if found:
+        return _worst("pictures", "strip.pictures-impaired", found, t, w)
+    return Device("pictures", OK if pictures else BAD, t("strip.pictures", count=len(pictures)))
+
+
+def _sound(wall: Sequence[Tile], t: Say, w: Say) -> Device:
+    recording = [tile for tile in wall if tile.state == "recording"]
+    levels = [tile.db for tile in recording if tile.db is not None]
     if not levels:
-        resting = any(tile.state == "resting" for tile in wall)
-        heard = Device("sound", DIM if resting else BAD, t("strip.sound-resting" if resting else "strip.sound-missing"))
-    elif max(levels) * 100 <= preflight.SILENCE_CDB:
-        heard = Device("sound", BAD, t("strip.sound-silent"))
-    else:
-        heard = Device("sound", OK if max(levels) * 100 >= preflight.LOW_CDB else WARN, t("strip.sound", db=max(levels)))
-    return [seen, heard]
+        if any(tile.state == "resting" for tile in wall):
+            return Device("sound", DIM, t("strip.sound-resting"))
+        if any(tile.sound for tile in recording):
+            return Device("sound", WARN, t("strip.sound-unmeasured"))
+        return Device("sound", BAD, t("strip.sound-missing"))
+    if max(levels) * 100 <= preflight.SILENCE_CDB:
+        return Device("sound", BAD, t("strip.sound-silent"))
+    found = [(tile, alarm) for tile in recording for alarm in tile.alarms if alarm.rule in preflight.SOUND_RULES]
+    if found:
+        return _worst("sound", "strip.sound-impaired", found, t, w)
+    return Device("sound", OK if max(levels) * 100 >= preflight.LOW_CDB else WARN, t("strip.sound", db=max(levels)))
 
 
-def _storage(room: Room, disk: DiskReading, t: Say) -> Device:
+def _worst(key: str, text: str, found: Sequence[tuple[Tile, Alarm]], t: Say, w: Say) -> Device:
+    """The worst alarm in words, and how many more there are."""
+    tile, alarm = min(found, key=lambda each: (WORST_FIRST.index(each[1].light), each[1].rule == preflight.NOT_WATCHED))
+    more = t("strip.more", count=len(found) - 1) if len(found) > 1 else ""
+    return Device(key, alarm.light, t(text, name=tile.name, alarm=w("alarm", alarm.rule)) + more)
+
+
+def _storage(web: Web, t: Say, w: Say) -> Device:
+    room, disk = web.room, web.gauges.disk()
     if not disk.write_ok:
         return Device("storage", BAD, t("strip.storage-fault", reason=disk.fault))
-    rates = [room.instruments.stream_status(stream) for stream in room.instruments.streams]
-    kbps = sum(s.kbps if s and s.kbps else DEFAULT_KBPS for s in rates)
-    days = disk.free_bytes // max(1, kbps * 125 * 86_400)
+    failed = next((p for p in room.state.probed.values() if not p.ok and p.stream in room.instruments.streams), None)
+    if failed is not None:
+        return Device("storage", BAD, t("strip.playback-failed", reason=w("reason", failed.reason or "unknown")))
+    waiting = max((s.buffered_bytes for each in room.instruments.streams if (s := room.instruments.stream_status(each))), default=0)
+    if waiting > preflight.WAITING_BYTES:
+        return Device("storage", WARN, t("strip.storage-slow", mb=waiting // 10**6))
+    days = disk.free_bytes // max(1, web.gauges.kbps() * 125 * 86_400)
     light = WARN if disk.free_bytes * LOW_SHARE < disk.total_bytes else OK
     return Device("storage", light, t("strip.storage", free=gigabytes(disk.free_bytes), days=f"{days:,}"))
 
@@ -227,9 +279,9 @@ def entries(room: Room, session: Session, most: int = 60) -> list[Entry]:
 
 
 def _entry(row: Checkin) -> Entry:
-    light = BAD if row.code != Code.OK else OK if row.seat else WARN
+    light = WARN if row.code in AMBER_CODES else BAD if row.code != Code.OK else OK if row.seat else WARN
     return Entry(row.seq, row.utc_us, row.code, row.seat, mask_name(row.name) if row.name else "",
-                 mask_number(row.number) if row.number else "", light if row.code != Code.DUPLICATE else WARN)
+                 mask_number(row.number) if row.number else "", light)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +318,7 @@ def light_of(verdict: DoorVerdict) -> str:
     """Green with a seat; amber without one, or for a person who is in already or in the wrong place; red for any other."""
     if verdict.code is Code.OK:
         return OK if verdict.seat else WARN
-    return WARN if verdict.code in SOUND else BAD
+    return WARN if verdict.code in AMBER_CODES else BAD
 
 
 # ---- evidence -------------------------------------------------------------------------------------------------------------

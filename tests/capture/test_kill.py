@@ -23,8 +23,8 @@ from edge.capture.storage_id import NAME, StorageRefused
 from edge.capture.streams import StreamSpec
 from edge.clock import US
 
-LOST_US = 650_000
-"""A fragment (0.5 s, ended by the frame after it), one frame held for its length and one in the muxer, and the test's own delay."""
+LOST_US = 600_000
+"""A fragment (0.3 s, ended by the frame after it), one frame held for its length and one in the muxer, and the test's own delay."""
 
 
 def boot_us() -> int:

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from edge import durable
+from edge.capture.control import WatchStatus, write_watch
 from edge.capture.pattern import layout, read_digits
 from edge.capture.recovery import read_whole
 from edge.capture.sidecar import Sidecar
 from edge.capture.streams import StreamSpec
-from edge.clock import US
+from edge.clock import US, SystemClock
 
 Found = list[tuple[Path, Sidecar]]
 
@@ -78,14 +79,12 @@ def test_pattern_rolls_cuts_and_shows_the_time(bench: Any) -> None:
     for s in sidecars:
         if s.end_reason == "rotated":       # a key frame comes each second: at most one after the boundary
             assert (s.end.utc_us - US) % (3 * US) < 1.1 * US
-        assert s.frame_us in (66666, 66667) and s.codec == "h264+aac" and s.silent_ms == 0
-        assert s.audio_peak_cdb is not None and -1300 < s.audio_peak_cdb < -600
+        assert s.frame_us in (66666, 66667) and s.codec == "h264+aac"
     files = [path for path, _ in found]
     assert all(abs(step - 1 / 15) < 0.0002 for step in packet_steps(files, "video"))
     assert all(abs(step - 0.064) < 0.0002 for step in packet_steps(files, "audio"))
     assert abs(pitch(files[1]) - 440) < 1
     check_digits(files)
-    assert (bench.run / "streams" / "pattern.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
     status = bench.status("pattern")
     assert status.segments == len(found) and status.dropped == 0 and status.width == 640
     assert status.frames == sum(s.frames for s in sidecars) and status.bytes == sum(s.bytes for s in sidecars)
@@ -136,6 +135,27 @@ def test_camera_without_a_lost_frame_then_faults(bench: Any, camera: Any, framec
         assert a.end.boot_us <= b.start.boot_us + 200_000
 
 
+def test_r_a5_a_camera_whose_picture_the_watcher_sees_frozen_gets_one_new_connection(bench: Any, camera: Any,
+                                                                                       wait_until: Callable[..., Any]) -> None:
+    process = bench.record(StreamSpec("cam", "rtsp", url=camera.url))
+    first = bench.status("cam").run
+
+    def alarm() -> None:
+        now = SystemClock().now()
+        write_watch(bench.run, WatchStatus("cam", now.boot_id, now.boot_us, 0, "1", now.boot_us, now.boot_us, -3000, 0,
+                                           {"frozen": now.utc_us}))
+
+    alarm()
+    wait_until(lambda: bench.status("cam").run != first and bench.state("cam") == "recording", 15)
+    second = bench.status("cam").run
+    frames = bench.status("cam").frames
+    alarm()                                     # it did not help: the recording is not cut up again
+    wait_until(lambda: bench.status("cam").frames > frames + 60)
+    assert bench.status("cam").run == second
+    assert bench.finish(process) == 0
+    assert [s.end_reason for _, s in bench.segments("cam")] == ["camera-frozen", "stopped"]
+
+
 def test_first_key_frame_is_kept_and_g711_becomes_aac(bench: Any, replayed: str,
                                                       framecheck: Callable[[list[Path]], tuple[int, str]]) -> None:
     """RTSP's first picture comes without timestamps; MP4 refuses G.711."""
@@ -179,7 +199,6 @@ def test_absent_camera_leaves_the_worker_up(bench: Any, wait_until: Callable[...
 def test_microphone_hears_the_tone(bench: Any, wait_until: Callable[..., Any]) -> None:
     process = bench.record(StreamSpec("mic", "microphone", segment_s=3, rate_hz=16000))
     bench.wait_segments("mic", 2)
-    wait_until(lambda: (bench.status("mic").audio_peak_cdb or -12000) > -6000)
     assert bench.finish(process) == 0
     found = bench.segments("mic")
     check_books(found)
@@ -190,18 +209,19 @@ def test_microphone_hears_the_tone(bench: Any, wait_until: Callable[..., Any]) -
 
 
 @pytest.mark.usefixtures("sound_card")
-def test_silence_is_noticed_and_a_dead_microphone_ends_the_run(bench: Any, sound_card: Path, wait_until: Callable[..., Any]) -> None:
+def test_silence_is_recorded_and_a_dead_microphone_ends_the_run(bench: Any, sound_card: Path, wait_until: Callable[..., Any]) -> None:
     process = bench.record(StreamSpec("mic", "microphone", segment_s=60, rate_hz=16000))
-    wait_until(lambda: bench.status("mic").silent_ms >= 1000)
-    assert bench.status("mic").audio_peak_cdb == -12000
+    wait_until(lambda: bench.status("mic").frames * 1024 >= 16000)
     subprocess.run(["kill", "-STOP", (sound_card / "run" / "pid").read_text().strip()], check=True)
     try:
         wait_until(lambda: bench.state("mic") == "lost", 10)
     finally:
         subprocess.run(["kill", "-CONT", (sound_card / "run" / "pid").read_text().strip()], check=True)
     assert bench.finish(process) in (0, 5)
-    (_, sidecar), *_ = bench.segments("mic")
-    assert sidecar.end_reason == "device-lost" and (sidecar.silent_ms or 0) >= 1000
+    (path, sidecar), *_ = bench.segments("mic")
+    assert sidecar.end_reason == "device-lost"
+    with av.open(str(path)) as container:
+        assert all(not frame.to_ndarray().any() for frame in container.decode(audio=0))
 
 
 def test_sidecar_digest_is_of_the_file(bench: Any) -> None:

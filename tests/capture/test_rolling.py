@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from av.codec.context import Flags
 
+from edge.capture.disk import Disk
 from edge.capture.recovery import recover
 from edge.capture.rolling import Rolling
 from edge.capture.sidecar import Sidecar, from_json
@@ -57,12 +58,16 @@ class Film:
 
 def record(film: Film, footage: Path, seconds: int) -> list[tuple[Path, Sidecar]]:
     clock = SimClock()
-    rolling = Rolling(StreamSpec("cam", "rtsp", segment_s=1), footage, clock, lambda: "synced", 0)
+    disk = Disk(footage / "cam", clock, 32_000_000)
+    disk.start()
+    rolling = Rolling(StreamSpec("cam", "rtsp", segment_s=1), disk, clock, lambda: "synced")
     rolling.begin(film.tracks, lambda: 0)
     for piece in film.pieces(seconds, clock.now().boot_us):
         rolling.write(piece)
     rolling.end("stopped")
-    assert rolling.frames == seconds * FPS and rolling.dropped == 0
+    disk.close()
+    assert disk.join(30) and disk.failed is None
+    assert disk.run_frames == seconds * FPS and rolling.dropped == 0
     paths = sorted(footage.rglob("*Z.json"), key=lambda path: path.name)
     return [(path.with_suffix(".mp4"), from_json(path.read_bytes())) for path in paths]
 
@@ -77,7 +82,6 @@ def test_two_hundred_rotations_leave_no_gap(tmp_path: Path) -> None:
         assert b.start == a.end and b.seq == a.seq + 1 and a.end_reason == "rotated"
     for path, sidecar in found:
         assert sidecar.frames == FPS and sidecar.dur_us == US
-        assert sidecar.audio_peak_cdb == -12000 and sidecar.silent_ms is not None and sidecar.silent_ms > 700
         with av.open(str(path)) as container:
             for packet in container.demux():
                 if packet.size and packet.pts is not None:

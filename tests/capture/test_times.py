@@ -46,7 +46,7 @@ stamps = st.one_of(st.none(), st.integers(-10**6, 10**9))
 
 @given(st.lists(st.tuples(stamps, stamps, st.integers(0, 5000)), min_size=1, max_size=30), st.integers(0, 2))
 def test_any_timestamps_become_what_mp4_takes(given_stamps: list[tuple[int | None, int | None, int]], reordered: int) -> None:
-    times = TrackTimes(reordered)
+    times = TrackTimes(Fraction(1, 90000), reordered)
     last: int | None = None
     for pts, dts, duration in given_stamps:
         packet = Packet(b"x")
@@ -58,7 +58,7 @@ def test_any_timestamps_become_what_mp4_takes(given_stamps: list[tuple[int | Non
 
 
 def test_good_timestamps_are_left_alone() -> None:
-    times = TrackTimes()
+    times = TrackTimes(Fraction(1, 90000))
     for number in range(50):
         packet = Packet(b"x")
         packet.pts = packet.dts = number * 3600

@@ -201,6 +201,10 @@ class Exam:
         self.fact(e.AdmissionRefused, 25, code="E-NOT-ON-ROSTER", subject="ef" * 32)
         self.fact(e.AdmissionRefused, 26, code="E-CARD-EXPIRED", candidate_id="C0003", subject="0f" * 32)
         self.fact(e.ExamStarted, 60, by="T001", age_ms={"cam-front": 400, "mic": 300})
+        self.fact(e.StreamImpaired, 70, stream="cam-front", rule="covered", rules="1.0", since_utc_us=OPENED.utc_us, evidence="a.jpg",
+                  evidence_sha256="5" * 64)
+        self.fact(e.PlaybackProbed, 75, stream="mic", day="2026-11-25", ok=False, windows=3, reason="digest")
+        self.fact(e.StreamRestored, 80, stream="cam-front", rule="covered")
         for index in range(self.segments):
             for stream in STREAMS:
                 if not (self.late and stream == "cam-front" and index == 2):

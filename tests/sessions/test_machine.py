@@ -23,13 +23,16 @@ PAGE = (ROOT / "docs/design/states.md").read_text(encoding="utf-8")
 AT = Stamp(1_795_672_800_000_000, 5_000_000_000, "boot-1")
 STAFF = {"T001": "chief", "T002": "proctor", "T003": "proctor"}
 DEVICE_KINDS = {e.DaemonStarted, e.ClockStepped, e.ReaderLost, e.ReaderBack, e.StreamLost, e.StreamBack, e.PlatformLost, e.PlatformBack,
-                e.IdleFootageExpired}
+                e.IdleFootageExpired, e.StreamImpaired, e.StreamRestored, e.PlaybackProbed}
 RANK = {state: rank for rank, state in enumerate(State)}
 
 BODIES: dict[type[e.Event], dict[str, Any]] = {
     e.DaemonStarted: {"version": "1", "sw_sha256": "0", "config_sha256": "0", "device_id": "d", "cert_sha256": "0"},
     e.ClockStepped: {"delta_us": 2_000_000}, e.ReaderLost: {"reason": "gone"}, e.ReaderBack: {"module": "05.01"},
     e.StreamLost: {"stream": "cam-front", "reason": "lost"}, e.StreamBack: {"stream": "cam-front"},
+    e.StreamImpaired: {"stream": "cam-front", "rule": "covered", "rules": "rules/1", "since_utc_us": AT.utc_us},
+    e.StreamRestored: {"stream": "cam-front", "rule": "covered"},
+    e.PlaybackProbed: {"stream": "cam-front", "day": "2026-11-26", "ok": False, "windows": 3, "reason": "digest"},
     e.PlatformLost: {"reason": "timeout"}, e.PlatformBack: {},
     e.SessionPlanned: {"plan_id": "P1", "session_kind": "exam_theory", "title": "t", "scheduled_start_us": AT.utc_us, "duration_min": 120,
                        "staff": STAFF, "min_proctors": 2, "late_cutoff_min": 30, "checkin_open_min": 30,
@@ -136,6 +139,18 @@ def test_facts_of_the_box_are_legal_always_and_move_no_session(state: State) -> 
         room = after
 
 
+@pytest.mark.parametrize("state", [State.CHECKIN, State.RUNNING, State.CLOSING, State.SEALING])
+def test_the_watchers_facts_stand_among_a_live_sessions_and_mean_the_same(state: State) -> None:
+    room = at_state(state)
+    for kind in (e.StreamImpaired, e.PlaybackProbed, e.StreamRestored):
+        after = step(room, fact(kind))
+        assert after.sessions == room.sessions
+        boxed = step(room, fact(kind, None))
+        assert {s: set(rules) for s, rules in after.impaired.items()} == {s: set(rules) for s, rules in boxed.impaired.items()}
+        assert set(after.probed) == set(boxed.probed)
+        room = after
+
+
 def test_what_the_box_says_is_kept_as_long_as_it_holds() -> None:
     room = RoomState()
     kinds: list[type[e.Event]] = [e.ReaderLost, e.StreamLost, e.PlatformLost, e.DaemonStarted]
@@ -145,6 +160,15 @@ def test_what_the_box_says_is_kept_as_long_as_it_holds() -> None:
     kinds = [e.ReaderBack, e.StreamBack, e.PlatformBack]
     for kind in kinds:
         room = step(room, fact(kind, None))
+    room = step(room, fact(e.StreamImpaired, None))
+    room = step(room, replace(fact(e.StreamImpaired, None), rule="moved"))     # type: ignore[call-arg]
+    assert set(room.impaired["cam-front"]) == {"covered", "moved"}
+    room = step(room, fact(e.StreamRestored, None))
+    assert set(room.impaired["cam-front"]) == {"moved"}
+    room = step(step(room, replace(fact(e.StreamRestored, None), rule="moved")), fact(e.PlaybackProbed, None))   # type: ignore[call-arg]
+    assert not room.impaired and not room.probed["cam-front"].ok
+    room = step(room, replace(fact(e.PlaybackProbed, None), ok=True))          # type: ignore[call-arg]
+    assert room.probed["cam-front"].ok
     assert (room.reader_lost, room.platform_lost, dict(room.streams_lost), room.reader_module) == (None, None, {}, "05.01")
 
 

@@ -9,7 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.sessions.preflight import FRESH_MS, LOW_CDB, SILENCE_CDB, Item, Light, Readings, Result, StreamReading, judge
+from edge.capture.watchnote import RULES
+from edge.sessions.preflight import (
+    FRESH_MS,
+    LOW_CDB,
+    NOT_WATCHED,
+    PICTURE_RULES,
+    PROBE_OLD_US,
+    RED_RULES,
+    SILENCE_CDB,
+    SOUND_RULES,
+    WAITING_BYTES,
+    Item,
+    Light,
+    ProbeReading,
+    Readings,
+    Result,
+    StreamReading,
+    judge,
+)
 
 FRONT = StreamReading("cam-front", "rtsp", "recording", "", 300, -3000)
 BACK = StreamReading("cam-back", "rtsp", "recording", "", 300, None)
@@ -19,6 +37,7 @@ GOOD = Readings(roster_source="platform", roster_age_us=0, roster_refused=None, 
                 clock_state="synced", require_sync=True, platform_reason=None, chief_present=True, proctors_present=2, min_proctors=2,
                 exits_checked=True)
 H = 3600 * 1_000_000
+PROBED = tuple(ProbeReading(s.stream, True, H) for s in (FRONT, BACK, MIC))
 
 
 def item(key: str, **changed: Any) -> Item:
@@ -29,7 +48,7 @@ def test_a_good_room_is_ready() -> None:
     found = judge(GOOD)
     assert found.result is Result.READY and found.red == ()
     assert [i.key for i in found.items] == ["roster", "reader", "stream:cam-front", "stream:cam-back", "stream:mic", "sound", "storage",
-                                            "clock", "platform", "staff", "exits"]
+                                            "playback", "clock", "platform", "staff", "exits"]
     assert not any(i.waivable for i in found.items), "what is green needs no waiver"
 
 
@@ -61,6 +80,25 @@ def test_a_good_room_is_ready() -> None:
     ("sound", {"streams": (replace(FRONT, peak_cdb=SILENCE_CDB + 1),)}, "amber", "sound-low"),
     ("sound", {"streams": (replace(FRONT, peak_cdb=LOW_CDB),)}, "green", "sound-ok"),
     ("sound", {"streams": (replace(FRONT, peak_cdb=-12000), MIC)}, "green", "sound-ok"),
+    ("sound", {"streams": (replace(FRONT, peak_cdb=None, sound=True),)}, "amber", "sound-unmeasured"),
+    ("sound", {"streams": (replace(FRONT, peak_cdb=None, sound=True, state="lost"),)}, "red", "sound-missing"),
+    ("sound", {"streams": (replace(FRONT, alarms=("sound-zero",)), MIC)}, "amber", "sound-impaired"),
+    ("sound", {"streams": (replace(FRONT, alarms=("covered",)), MIC)}, "green", "sound-ok"),
+    ("storage", {"streams": (replace(FRONT, waiting_bytes=WAITING_BYTES), MIC)}, "green", "storage-ok"),
+    ("storage", {"streams": (FRONT, replace(MIC, waiting_bytes=WAITING_BYTES + 1))}, "amber", "storage-slow"),
+    ("storage", {"streams": (replace(FRONT, waiting_bytes=10**8),), "free_bytes": 0}, "red", "storage-full"),
+    ("playback", {}, "green", "playback-new"),
+    ("playback", {"room_age_us": PROBE_OLD_US + 1}, "amber", "playback-old"),
+    ("playback", {"probes": PROBED, "room_age_us": 99 * H}, "green", "playback-ok"),
+    ("playback", {"probes": (*PROBED[:2], replace(PROBED[2], ok=False, reason="digest"))}, "red", "playback-failed"),
+    ("playback", {"probes": (*PROBED[:2], replace(PROBED[2], age_us=PROBE_OLD_US + 1))}, "amber", "playback-old"),
+    ("playback", {"probes": PROBED[:2], "room_age_us": 99 * H}, "amber", "playback-old"),
+    ("stream:cam-front", {"streams": (replace(FRONT, alarms=("covered",)), BACK)}, "red", "stream-impaired"),
+    ("stream:cam-front", {"streams": (replace(FRONT, alarms=("moved",)), BACK)}, "amber", "stream-impaired"),
+    ("stream:cam-front", {"streams": (replace(FRONT, alarms=(NOT_WATCHED,)), BACK)}, "amber", "stream-unwatched"),
+    ("stream:cam-front", {"streams": (replace(FRONT, alarms=(NOT_WATCHED, "black")), BACK)}, "red", "stream-impaired"),
+    ("stream:cam-front", {"streams": (replace(FRONT, alarms=("black",), age_ms=None), BACK)}, "red", "stream-lost"),
+    ("stream:cam-front", {"streams": (replace(FRONT, alarms=("sound-zero",)), BACK)}, "green", "stream-ok"),
     ("stream:cam-front", {"streams": (replace(FRONT, age_ms=FRESH_MS), BACK)}, "green", "stream-ok"),
     ("stream:cam-front", {"streams": (replace(FRONT, age_ms=FRESH_MS + 1), BACK)}, "red", "stream-lost"),
     ("stream:cam-front", {"streams": (replace(FRONT, age_ms=None), BACK)}, "red", "stream-lost"),
@@ -69,6 +107,29 @@ def test_a_good_room_is_ready() -> None:
 def test_each_light(key: str, changed: dict[str, Any], light: str, word: str) -> None:
     found = item(key, **changed)
     assert (found.light, found.word) == (light, word)
+
+
+@pytest.mark.parametrize("rule", sorted(PICTURE_RULES | SOUND_RULES))
+def test_each_rule_of_the_watcher_has_its_light(rule: str) -> None:
+    """R12, U2: a picture that shows nothing and a microphone that is dead are red, what only asks for a look is amber."""
+    found = judge(replace(GOOD, streams=(replace(FRONT, alarms=(rule,)), BACK, MIC)))
+    red = {"black", "covered", "frozen"}
+    assert found.red == (("stream:cam-front",) if rule in red else ()) and found.result is not Result.READY
+    assert {"black", "covered", "frozen", "sound-zero", "sound-missing"} == RED_RULES
+    assert set(RULES) == PICTURE_RULES | SOUND_RULES, "the watcher's words and the room's are the same"
+
+
+def test_an_impaired_camera_may_be_waived_while_another_is_good() -> None:
+    covered = replace(FRONT, alarms=("covered",))
+    one = judge(replace(GOOD, streams=(covered, BACK, MIC)), {"stream:cam-front"})
+    assert one.red == () and one.result is Result.WARNINGS
+    both = judge(replace(GOOD, streams=(covered, replace(BACK, alarms=("black",)), MIC)), {"stream:cam-front", "stream:cam-back"})
+    assert both.red == ("stream:cam-front", "stream:cam-back"), "no camera shows the room"
+
+
+def test_what_waits_for_a_person_is_no_fault() -> None:
+    found = judge(replace(GOOD, exits_checked=False, chief_present=False, reader="lost"))
+    assert {i.key for i in found.items if i.todo} == {"exits", "staff"} and set(found.red) == {"exits", "staff", "reader"}
 
 
 @pytest.mark.parametrize("changed", [
@@ -117,12 +178,15 @@ def test_nothing_but_a_camera_beside_another_can_be_waived(waived: set[str]) -> 
     roster_refused=st.sampled_from([None, "signature"]), plan_is_today=st.booleans(), reader=st.sampled_from(["ok", "lost", "starting"]),
     reader_fault=st.just(""), streams=st.lists(st.builds(
         StreamReading, st.sampled_from(["a", "b", "c"]), st.sampled_from(["rtsp", "microphone"]), st.sampled_from(["recording", "lost"]),
-        st.just(""), st.none() | st.integers(0, 5000), st.none() | st.integers(-12000, 0)),
+        st.just(""), st.none() | st.integers(0, 5000), st.none() | st.integers(-12000, 0), st.booleans(),
+        st.sets(st.sampled_from([*RULES, NOT_WATCHED])).map(tuple), st.integers(0, 10**7)),
         max_size=3, unique_by=lambda s: s.stream).map(tuple),
     free_bytes=st.integers(0, 10**13), needed_bytes=st.integers(0, 10**13), write_ok=st.booleans(), storage_fault=st.just(""),
     clock_state=st.sampled_from(["synced", "unsynced", "unknown"]), require_sync=st.booleans(),
     platform_reason=st.sampled_from([None, "timeout"]), chief_present=st.booleans(), proctors_present=st.integers(0, 4),
-    min_proctors=st.integers(0, 3), exits_checked=st.booleans()))
+    min_proctors=st.integers(0, 3), exits_checked=st.booleans(),
+    probes=st.lists(st.builds(ProbeReading, st.sampled_from(["a", "b"]), st.booleans(), st.integers(-H, 99 * H)), max_size=2).map(tuple),
+    room_age_us=st.integers(-H, 99 * H)))
 def test_the_whole_is_the_worst_of_its_parts(readings: Readings) -> None:
     found = judge(readings)
     lights = [i.light for i in found.items]

@@ -76,6 +76,25 @@ async def test_idle_footage_goes_after_its_hours_and_the_journal_says_so(store: 
     assert [(f.stream, f.first_seq, f.last_seq, f.segments, f.bytes) for f in store.told] == [("cam", 3, 4, 2, 200), ("mic", 9, 9, 1, 100)]
 
 
+async def test_the_watchers_note_and_pictures_go_with_their_segment(store: Store) -> None:
+    old = await store.record("cam", 3)
+    await store.clock.pass_time(25 * H)
+    young = await store.record("cam", 4)
+    beside = [[path.with_suffix(suffix) for suffix in (".watch.json", ".covered.jpg", ".moved.jpg")] for path in (old, young)]
+    for path in (*beside[0], *beside[1]):
+        path.write_bytes(b"x")
+    assert await store.retention().step() == 1
+    assert not any(path.exists() for path in beside[0]) and all(path.exists() for path in beside[1])
+    again = await store.record("cam", 5)
+    again.with_suffix(".watch.json").write_bytes(b"x")
+    await store.clock.pass_time(25 * H)
+    rows = store.retention()._due()
+    await store.database.write(lambda c: retention._to_garbage(c, rows, 0))
+    again.unlink()                                                  # killed between the file and what lies beside it
+    await store.retention()._unlink_garbage()
+    assert not again.with_suffix(".watch.json").exists() and not again.with_suffix(".json").exists() and store.rows("garbage") == 0
+
+
 @pytest.mark.parametrize("keep_h", [0, 24])
 async def test_a_sessions_segment_never_goes(tmp_path: Path, sim_clock: SimClock, keep_h: int) -> None:
     store = Store(tmp_path, sim_clock, keep_h)

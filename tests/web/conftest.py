@@ -9,24 +9,32 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+import av
 import httpx
+import numpy as np
 import pytest
 import uvicorn
+from av.codec.context import Flags
 from fastapi import FastAPI
 
-from edge.capture.control import StreamStatus, picture_path
+from edge.capture.control import StreamStatus, WatchStatus, picture_path
+from edge.capture.disk import Disk
+from edge.capture.rolling import Rolling
 from edge.capture.sidecar import Fragment, Sidecar, to_json
+from edge.capture.streams import Piece, StreamSpec, Track
 from edge.clock import US, Clock, SimClock, Stamp, SystemClock
 from edge.evidence.chain import link
 from edge.idcheck.reader import CardSeen, CardUnreadable, ReaderStatus
@@ -44,6 +52,8 @@ from edge.storage.staff import StaffBook
 from edge.web.app import Desk, build_web
 
 T = TypeVar("T")
+MakeFilm = Callable[..., None]
+FPS, SIDE = 10, 64
 
 SESSION = "S20261126-KD01-R01-01"
 LATER = "S20261126-KD01-R01-02"
@@ -68,6 +78,9 @@ class Surroundings:
 
     streams: dict[str, str] = field(default_factory=lambda: {"front": "rtsp", "rear": "rtsp", "mic": "microphone"})
     lost: set[str] = field(default_factory=set)
+    peak_cdb: int = -3120
+    watcher: bool = True
+    waiting_bytes: int = 0
     reader: ReaderStatus = field(default_factory=lambda: ReaderStatus("ok", "SAM-000", None, 0))
     disk: DiskReading = field(default_factory=lambda: DiskReading(900 * 10**9, 2000 * 10**9, True, ""))
     clock: ClockReading = field(default_factory=lambda: ClockReading("synced", 100))
@@ -83,8 +96,19 @@ def status_of(around: Surroundings, stream: str, now: Stamp) -> StreamStatus | N
         stream=stream, kind=around.streams[stream], pid=100, state="lost" if lost else "recording", reason="no-answer" if lost else "",
         run="0" * 32, seq=7, since_boot_us=now.boot_us - 60 * US, last_sample_boot_us=now.boot_us - (9 * US if lost else US // 4),
         last_sample_utc_us=now.utc_us, boot_id=now.boot_id, frames=1500, bytes=10**7, fps_x100=0 if sound else 2500,
-        kbps=64 if sound else 4100, width=0 if sound else 1920, height=0 if sound else 1080, codec="aac" if sound else "h264+aac",
-        audio_peak_cdb=-3120 if sound else None, silent_ms=0, segments=7, updated_boot_us=now.boot_us, dropped=0)
+        kbps=64 if sound else 4100, width=0 if sound else 1920, height=0 if sound else 1080, codec="aac" if sound else "h264",
+        segments=7, updated_boot_us=now.boot_us, dropped=0, last_sound_boot_us=now.boot_us - US // 4 if sound and not lost else 0,
+        buffered_bytes=around.waiting_bytes)
+
+
+def watch_of(around: Surroundings, stream: str, now: Stamp) -> WatchStatus | None:
+    """The watcher hears the microphone only; of a lost stream it has heard nothing for long."""
+    if not around.watcher:
+        return None
+    heard = now.boot_us - 9 * US if stream in around.lost else now.boot_us
+    sound = around.streams[stream] == "microphone"
+    return WatchStatus(stream, now.boot_id, now.boot_us, 7, "rules/1", 0 if sound else heard, heard if sound else 0,
+                       around.peak_cdb if sound else None, 0)
 
 
 @dataclass
@@ -225,8 +249,9 @@ def build_hall(folder: Path, clock: Clock) -> Hall:
     staff = StaffBook(folder / "state" / "staff.json", clock)
     if not staff.members:
         (folder / "state" / "staff.json").write_bytes(_staff_file())
-    instruments = Instruments(around.streams, lambda stream: status_of(around, stream, clock.now()), lambda: around.reader,
-                              lambda: around.disk, lambda: around.clock)
+    instruments = Instruments(around.streams, lambda stream: status_of(around, stream, clock.now()),
+                              lambda stream: watch_of(around, stream, clock.now()), lambda: around.reader, lambda: around.disk,
+                              lambda: around.clock)
     room = Room(clock, Journal(database, link), Catalog(database), Outbox(database), staff, instruments,
                 Rules("000000-KD01-R01", True, b"k" * 32))
 
@@ -299,3 +324,33 @@ def served(tmp_path: Path) -> Iterator[Served]:
     made.stop()
 
 
+@pytest.fixture(scope="session")
+def make_film() -> MakeFilm:
+    return film
+
+
+def film(footage: Path, seconds: int, side: int = SIDE) -> None:
+    """One run of a real encoder in segments of 5 s, made as fast as it can be: the picture's grey is its second."""
+    holder = av.open(os.devnull, "w", format="null")
+    video: Any = holder.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "tune": "zerolatency"})
+    context: Any = video.codec_context
+    context.width, context.height, context.pix_fmt, context.gop_size = side, side, "yuv420p", FPS
+    context.time_base = Fraction(1, 90000)
+    context.flags |= Flags.global_header
+    holder.start_encoding()
+    clock = SimClock()
+    disk = Disk(footage / "front", clock, 10**9)
+    disk.start()
+    rolling = Rolling(StreamSpec("front", "rtsp", segment_s=5), disk, clock, lambda: "synced")
+    rolling.begin((Track("video", "h264", video, "h264", context.extradata, side, side),), lambda: 0)
+    for number in range(seconds * FPS):
+        planes = np.full((side * 3 // 2, side), 128, np.uint8)
+        planes[:side] = 16 + (number // FPS) * 10
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        frame.pts, frame.time_base = number * 90000 // FPS, Fraction(1, 90000)
+        for packet in video.encode(frame):
+            packet.time_base = Fraction(1, 90000)
+            rolling.write(Piece(0, packet, clock.now().boot_us + number * US // FPS))
+    rolling.end("camera-lost")
+    disk.close()
+    assert disk.join(30) and disk.failed is None

@@ -28,7 +28,7 @@ ROLES: dict[str, set[str]] = {
     "outsider": {"public", "any", "staff"}, "auditor": {"public", "any", "auditor"}, "sysadmin": {"public", "any", "sysadmin"}}
 OUTSIDER_PASSWORD = "outsider-password"
 FILL = {"session_id": SESSION, "stream": "front", "seq": "1", "topic": "room", "name": "app.css"}
-STREAMS = ("/live/{topic}", "/gate/live")           # endless answers: asked for in test_live
+STREAMS = ("/news/{topic}", "/gate/live")           # endless answers: asked for in test_live
 
 
 def routes(hall: Hall) -> list[tuple[str, str]]:

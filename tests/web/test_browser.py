@@ -6,29 +6,29 @@ A figure of speech for the sizes: `desk` 1366 x 768, `zoom` the same desk at 200
 
 from __future__ import annotations
 
-import os
+import base64
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import av
 import numpy as np
 import pytest
-from av.codec.context import Flags
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
-from edge.capture.rolling import Rolling
+from edge.capture.pattern import ROWS, layout, read_digits
 from edge.capture.sidecar import from_json, to_json
-from edge.capture.streams import Piece, StreamSpec, Track
-from edge.clock import US, SimClock, Stamp
+from edge.capture.storage_id import init_storage
+from edge.capture.streams import StreamSpec
+from edge.clock import US, Stamp
 from edge.idcheck.reader import ReaderStatus
 from edge.sessions import events as e
 
 if TYPE_CHECKING:
-    from tests.web.conftest import Served
+    from tests.web.conftest import MakeFilm, Served
 
 SESSION = "S20261126-KD01-R01-01"
 LATER = "S20261126-KD01-R01-02"
@@ -299,32 +299,6 @@ def test_one_tone_for_each_verdict(chromium: Browser, served: Served) -> None:
 
 # ---- playing --------------------------------------------------------------------------------------------------------------
 
-FPS, SIDE = 10, 64
-
-
-def film(footage: Path, seconds: int, first_seq: int) -> None:
-    """One run of a real encoder, made as fast as it can be: the picture's grey is its second."""
-    holder = av.open(os.devnull, "w", format="null")
-    video: Any = holder.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "tune": "zerolatency"})
-    context: Any = video.codec_context
-    context.width, context.height, context.pix_fmt, context.gop_size = SIDE, SIDE, "yuv420p", FPS
-    context.time_base = Fraction(1, 90000)
-    context.flags |= Flags.global_header
-    holder.start_encoding()
-    clock = SimClock()
-    rolling = Rolling(StreamSpec("front", "rtsp", segment_s=5), footage, clock, lambda: "synced", first_seq)
-    rolling.begin((Track("video", "h264", video, "h264", context.extradata, SIDE, SIDE),), lambda: 0)
-    for number in range(seconds * FPS):
-        planes = np.full((SIDE * 3 // 2, SIDE), 128, np.uint8)
-        planes[:SIDE] = 16 + (number // FPS) * 10
-        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-        frame.pts, frame.time_base = number * 90000 // FPS, Fraction(1, 90000)
-        for packet in video.encode(frame):
-            packet.time_base = Fraction(1, 90000)
-            rolling.write(Piece(0, packet, clock.now().boot_us + number * US // FPS))
-    rolling.end("camera-lost")
-
-
 async def deliver(served: Served, start: Stamp, skip_us: int, run: int, after: int) -> int:
     """Move a run's stamps to where the session is, and hand its segments to the room as the intake does. The highest number."""
     hall = served.hall
@@ -343,14 +317,14 @@ GREY = """() => { const v = document.querySelector('video'); if (v.readyState < 
   x.drawImage(v, 0, 0, 8, 8); return x.getImageData(4, 4, 1, 1).data[0]; }"""
 
 
-def test_footage_with_a_hole_plays_at_its_true_time(chromium: Browser, served: Served) -> None:
+def test_footage_with_a_hole_plays_at_its_true_time(chromium: Browser, served: Served, make_film: MakeFilm) -> None:
     """Ten seconds, twelve of nothing, ten more of another run: the length is 32 s, a seek into the hole moves on and says so."""
     hall, do = served.hall, served.do
     do(hall.to("checkin"))
     start = hall.clock.now()
-    film(hall.desk.footage, 10, 1)
-    last = do(deliver(served, start, 0, 1, 0))
-    film(hall.desk.footage, 10, last + 1)
+    make_film(hall.desk.footage, 10)
+    last = do(deliver(served, start, 0, 1, -1))
+    make_film(hall.desk.footage, 10)
     do(deliver(served, start, 22 * US, 2, last))
     auditor = Visitor(chromium, served, "A001")
     page = auditor.page
@@ -377,3 +351,89 @@ def test_footage_with_a_hole_plays_at_its_true_time(chromium: Browser, served: S
     viewed = [row for row in hall.room.events(SESSION) if isinstance(row.event, e.FootageViewed)]
     assert len(viewed) == 1 and isinstance(viewed[0].event, e.FootageViewed) and viewed[0].event.by == "A001"
     auditor.close()
+
+
+# ---- live -----------------------------------------------------------------------------------------------------------------
+
+SPEC = StreamSpec("front", "pattern", segment_s=10, width=640, height=360, fps=15)
+DOT, (TOP, LEFT), _ = layout(SPEC.width, SPEC.height)
+LUMA = """([top, rows]) => { const v = document.querySelector('video'); if (v.readyState < 2) return '';
+  const c = document.createElement('canvas'); c.width = 640; c.height = rows; const x = c.getContext('2d', { willReadFrequently: true });
+  x.drawImage(v, 0, top, 640, rows, 0, 0, 640, rows); const d = x.getImageData(0, 0, 640, rows).data; let s = '';
+  for (let i = 1; i < d.length; i += 4) s += String.fromCharCode(d[i]); return btoa(s); }"""
+
+
+@pytest.fixture
+def record(served: Served) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """A real worker on the test picture, whose clock shows the second in which it was drawn; its leash is its stdin."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        desk = served.hall.desk
+        init_storage(desk.footage)
+        command = [sys.executable, "-m", "edge.capture.worker", "--spec", SPEC.to_json(), "--footage", str(desk.footage),
+                   "--run", str(desk.run)]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.communicate(timeout=20)
+
+
+def shown_clock(page: Page) -> str:
+    """HH:MM:SS as it stands in the picture that the browser shows; "" while it shows none."""
+    luma = base64.b64decode(page.evaluate(LUMA, [TOP, ROWS * DOT]))
+    return read_digits(np.frombuffer(luma, np.uint8).reshape(ROWS * DOT, SPEC.width), (0, LEFT), DOT) if luma else ""
+
+
+def delays(page: Page, count: int, seconds: float) -> Iterator[float]:
+    """How far the shown picture is behind, each time its clock turns to the next second: that picture was drawn in that moment."""
+    before, deadline = shown_clock(page), time.monotonic() + seconds
+    while count and time.monotonic() < deadline:
+        clock, now = shown_clock(page), time.time()
+        if clock != before and before and clock:
+            hours, minutes, second = map(int, clock.split(":"))
+            local = time.localtime(now)
+            yield (local.tm_hour * 3600 + local.tm_min * 60 + local.tm_sec + now % 1 - hours * 3600 - minutes * 60 - second) % 86_400
+            count -= 1
+        before = clock
+        page.wait_for_timeout(40)
+
+
+def test_live_is_at_most_four_seconds_behind_and_says_when_it_stands(
+        chromium: Browser, served: Served, record: Callable[[], subprocess.Popen[bytes]]) -> None:
+    """Measured against the clock in the picture, not by what the page says of itself; then the worker dies and comes back."""
+    do, hall = served.do, served.hall
+    do(hall.to("checkin"))
+    recording = record()
+    chief = Visitor(chromium, served, "T001")
+    page = chief.page
+    chief.go(f"/s/{SESSION}/run")
+    do(hall.to("running"))
+    expect(page.locator(".state")).to_have_text("考试中")
+    deadline = time.monotonic() + 20
+    while not any(path.stat().st_size > 10_000 for path in hall.desk.footage.rglob("*.mp4")):
+        assert time.monotonic() < deadline, "the worker records nothing"
+        page.wait_for_timeout(100)
+    page.locator("a.pic").first.focus()
+    page.keyboard.press("Enter")                                # reached and opened by keyboard
+    expect(page.locator("#delay")).to_contain_text("落后", timeout=20_000)
+    behind = sorted(delays(page, 6, 20))
+    assert len(behind) == 6 and behind[-2] <= 4, behind         # one may be seen late by a busy machine
+    told = float(page.evaluate("document.querySelector('section.live').dataset.behindMs")) / 1000
+    assert abs(told - behind[3]) < 1.2, "what the page says is so"
+    assert page.locator("#stands").is_hidden()
+    recording.communicate(timeout=20)
+    expect(page.locator("#stands")).to_contain_text("画面停住了", timeout=12_000)
+    chief.looks_right()
+    record()
+    expect(page.locator("#stands")).to_be_hidden(timeout=20_000)
+    page.click("#to-edge")
+    again = list(delays(page, 2, 20))
+    assert len(again) == 2 and min(again) <= 4, "it goes on by itself, at the newest picture"
+    page.locator("main a.button").click()
+    expect(page.locator(".state")).to_have_text("考试中")
+    viewed = [r.event for r in hall.room.events(SESSION) if isinstance(r.event, e.FootageViewed)]
+    assert [(v.by, v.stream, v.reason) for v in viewed] == [("T001", "front", "live")]
+    chief.close()

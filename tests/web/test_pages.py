@@ -128,6 +128,95 @@ async def test_the_strip_says_what_is_wrong_in_words(hall: Hall) -> None:
         assert 'id="cap-rear" class="bad"' in bad and "9.0 秒前" in bad
 
 
+async def impair(hall: Hall, stream: str, rule: str) -> None:
+    now = hall.clock.now()
+    await hall.room.of_the_box(e.StreamImpaired(at=now, stream=stream, rule=rule, rules="rules/1", since_utc_us=now.utc_us - 60 * US))
+
+
+async def test_an_alarm_is_said_in_words_on_tile_strip_and_list(hall: Hall) -> None:
+    """Never colour alone; the worst first; who it is, and since when."""
+    await hall.to("preflight")
+    await impair(hall, "rear", "moved")
+    async with hall.browser("T001") as chief:
+        amber = (await chief.get("/now?tiles=1")).text
+        assert 'id="cap-rear" class="warn"' in amber and "镜头被移动 · 自 13:59" in amber and "录像：后摄像镜头被移动" in amber
+        assert "正在录制，但镜头被移动" in (await chief.get(f"{S}/preflight")).text
+        await impair(hall, "front", "covered")
+        await impair(hall, "mic", "sound-clipping")
+        red = (await chief.get("/now?tiles=1")).text
+        assert 'id="cap-front" class="bad"' in red and '<span class="alarm bad">镜头被遮挡 · 自 13:59' in red
+        assert '<span class="bad">录像：前摄像镜头被遮挡，另有 1 项</span>' in red and "<p>录像：前摄像镜头被遮挡" in red
+        assert '<span class="warn">拾音：拾音器声音过大失真</span>' in red
+        shown = (await chief.get(f"{S}/preflight")).text
+        assert "正在录制，但镜头被遮挡" in shown and "waive?item=stream%3Afront" in shown and "不可开考" in shown
+        now = hall.clock.now()
+        for stream, rule in (("front", "covered"), ("rear", "moved"), ("mic", "sound-clipping")):
+            await hall.room.of_the_box(e.StreamRestored(at=now, stream=stream, rule=rule))
+        well = (await chief.get("/now?tiles=1")).text
+        assert "alarm" not in well.replace('id="alarm"', "") and "录像 2 路" in well
+        english = (await chief.get("/now?tiles=1", headers={"cookie": f"edge={chief.cookies['edge']}; lang=en"})).text
+        assert "Video × 2" in english
+
+
+async def test_what_nobody_watches_is_never_green(hall: Hall) -> None:
+    hall.around.watcher = False
+    for stream in hall.around.streams:
+        await impair(hall, stream, "not-watched")
+    async with hall.browser("T001") as chief:
+        await hall.to("preflight")
+        seen = (await chief.get("/now?tiles=1")).text
+        assert "拾音未测量" in seen and "无人监测" in seen and seen.count("音量未知") == 1 and "dBFS" not in seen
+        assert 'id="cap-front" class="warn"' in seen and 'id="cap-mic" class="warn"' in seen
+        shown = (await chief.get(f"{S}/preflight")).text
+        assert "监测程序没有应答：画面好坏未知" in shown and "声音在录制，但没有测量音量" in shown
+
+
+async def test_a_slow_disk_and_a_failed_probe_are_said_at_the_storage(hall: Hall) -> None:
+    await hall.to("preflight")
+    hall.around.waiting_bytes = 6_200_000
+    async with hall.browser("T001") as chief:
+        assert "磁盘变慢，6 MB 等待写入，尚无丢失" in (await chief.get("/now")).text
+        assert '<td class="warn">▲ 注意</td><th scope="row">存储</th><td>磁盘变慢，6 MB' in (await chief.get(f"{S}/preflight")).text
+        hall.around.waiting_bytes = 0
+        now = hall.clock.now()
+        await hall.room.report(e.PlaybackProbed(at=now, stream="rear", day="2026-11-25", ok=False, windows=3, reason="digest"))
+        assert '<span class="bad">录像回放抽查失败' in (await chief.get("/now")).text
+        shown = (await chief.get(f"{S}/preflight")).text
+        assert "后摄像的录像回放失败" in shown and "不可开考" in shown
+        await hall.room.report(e.PlaybackProbed(at=now, stream="rear", day="2026-11-26", ok=True, windows=3))
+        assert "抽查失败" not in (await chief.get("/now")).text and "抽查的录像都能回放" in (await chief.get(f"{S}/preflight")).text
+
+
+async def test_what_is_yet_to_be_done_is_no_fault(hall: Hall) -> None:
+    await hall.to("preflight")
+    async with hall.browser("T001") as chief:
+        text = (await chief.get(f"{S}/preflight")).text
+        assert text.count('<td class="todo">○ 待办</td>') == 2 and "✕ 故障" not in text and "不可开考" in text
+        assert "现在 <span data-clock" in text, "the wall clock stands in every header"
+
+
+async def test_the_days_left_do_not_jump(hall: Hall) -> None:
+    async with hall.browser("T001") as chief:
+        async def days() -> int:
+            found = re.search(r"存储 [\d.,]+ GB，约 ([\d,]+) 天", (await chief.get("/now")).text)
+            assert found
+            return int(found[1].replace(",", ""))
+
+        async def pass_minutes(minutes: int) -> None:
+            for _ in range(minutes * 4):
+                await hall.sim.pass_time(15)
+                await days()
+
+        hall.around.disk = DiskReading(90_000 * 10**9, 100_000 * 10**9, True, "")
+        before = await days()
+        await pass_minutes(10)
+        hall.around.streams["third"] = "rtsp"                   # half as much again is written from now on
+        await hall.sim.pass_time(5)
+        assert before * 0.98 < await days() <= before
+        await pass_minutes(25)
+        assert await days() == pytest.approx(before * 8264 / 12364, rel=0.05)
+
+
 async def test_names_are_masked_and_numbers_shortened_on_every_page(hall: Hall) -> None:
     await hall.to("checkin")
     await hall.card("样例甲", NUMBERS[0])

@@ -14,6 +14,7 @@ import pytest
 import edge.room
 import edge.sessions.machine
 import edge.web
+from edge.capture import watchnote
 from edge.capture.control import STATES
 from edge.capture.sidecar import END_REASONS
 from edge.idcheck.reader import LOST_WORDS, UNREADABLE_WORDS
@@ -22,6 +23,7 @@ from edge.sessions.machine import State
 from edge.sessions.roster import Code
 from edge.storage.staff import ROLES
 from edge.web.acts import STATUS
+from edge.web.proctor import TODO
 from edge.web.texts import LANGUAGES, Texts
 from edge.web.views import BAD, OK, WARN
 
@@ -59,15 +61,17 @@ def refusal_words() -> set[str]:
 WORDS: dict[str, set[str]] = {
     "state": {str(s) for s in State}, "today.enter": {str(s) for s in State},
     "code": {str(c) for c in Code}, "code-short": {str(c) for c in Code},
-    "code-next": {str(c) for c in Code} | {"OK-no-seat"}, "light": {OK, WARN, BAD}, "result": {str(r) for r in preflight.Result},
+    "code-next": {str(c) for c in Code} | {"OK-no-seat"}, "light": {OK, WARN, BAD, TODO}, "result": {str(r) for r in preflight.Result},
     "role": {*ROLES, "chief", "proctor", "assessor", "patrol"}, "outcome": {"completed", "aborted", "cancelled"},
     "session-kind": {"exam_theory", "exam_practical", "exam_teacher", "training_class", "drill"},
     "stream-state": {*STATES, "stale", "unknown"}, "clock-state": {"synced", "unsynced", "unknown"},
     "revision-state": {"signing", "uploading", "accepted", "rejected"}, "verify.verdict": {"PASS", "PASS WITH DECLARED GAPS", "FAIL"},
-    "preflight.item": {"roster", "reader", "sound", "storage", "clock", "platform", "staff", "exits"},
+    "alarm": {*watchnote.RULES, preflight.NOT_WATCHED},
+    "preflight.item": {"roster", "reader", "sound", "storage", "playback", "clock", "platform", "staff", "exits"},
     "preflight.word": literals(Path(str(preflight.__file__)), {"Item"}, 2),
     "refusal": refusal_words(), "refusal-next": refusal_words(),
-    "reason": {*LOST_WORDS, *UNREADABLE_WORDS, *END_REASONS, "not-recording", "unknown", "timeout", "refused", "unreachable"},
+    "reason": {*filter(None, watchnote.REASONS), *LOST_WORDS,
+               *UNREADABLE_WORDS, *END_REASONS, "not-recording", "unknown", "timeout", "refused", "unreachable"},
     "cancel": {"title", "ask", "means", "go"}, "abort": {"title", "ask", "means", "go"},
     "trouble": {f"{word}{end}" for word in ("forbidden", "not-found", "bad-request", "defect") for end in ("", ".next")} | {"login"},
 }

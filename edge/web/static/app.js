@@ -8,6 +8,7 @@
   let serverMs = Number(body.dataset.now), serverAt = performance.now();
 
   const now = () => serverMs + (performance.now() - serverAt);
+  window.roomTime = now;      // for the live page: how far behind the picture is
   const alive = (event) => {
     heard = performance.now();
     try {
