@@ -1,8 +1,9 @@
 """Samples in, rolling segments out: anchors runs in time and turns to a new file at key frames.
 
 One object per worker; nothing in it waits. It holds the newest leading sample back until the next one says how long it lasts, so
-that files end where the next begins. A track that a camera declares and does not send is left out of the next file (a file with an
-empty track plays nowhere), and is in again as soon as it sends. Called by worker, by one thread at a time.
+that files end where the next begins. At a turn the new file waits in memory for its first sound: what sounded before the turn goes to the
+old file still, so that both tracks are cut at one moment; and if none comes the new file is declared without (a file with an empty
+track plays nowhere), until it sounds again. Called by worker, by one thread at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from edge.capture import boxes
@@ -23,13 +25,25 @@ from edge.capture.timeline import LEAD_US, Timeline
 from edge.clock import US, Clock, Stamp
 
 SOUND_WAIT_US = US
-"""A run's first file waits so long, in memory, for the first sound, to know whether there is any."""
-SOUND_GONE_US = 3 * US
+"""A new file waits so long, in memory, for its first sound."""
+STEP_US = 60 * US
+"""No sample follows another by more than this within a run: MP4 bears 2^31 ticks, and FFmpeg ends the process over more."""
 CHANGES, CHANGES_US = 6, 60 * US
 """A camera that changes its picture more often than so many times in a minute gets no new file for each change: the parameter sets
 are in the stream as well, and thousands of tiny files help nobody."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A file that is to begin at a key frame: its place in the run and in time, how the one before ends, and the samples that wait."""
+
+    media_us: int
+    stamp: Stamp
+    reason: str
+    waiting: list[Piece]
+    sounds: bool = False
 
 
 class Rolling:
@@ -45,16 +59,17 @@ class Rolling:
         self._repairs: Callable[[], int] = lambda: 0
         self._muxer: Muxer | None = None
         self._opening: Opening | None = None    # of the file whose first fragment is not whole yet
+        self._turn: _Turn | None = None
         self._timeline: Timeline | None = None
         self._refusals = 0                      # of the disk, when the run began
         self._bases: list[tuple[int, int]] = []
         self._shifts: list[int] = []
         self._zero = Fraction(0)
-        self._early: list[Piece] | None = None  # a run's first samples, until it is known whether it has sound
+        self._newest: list[int | None] = []     # dts of each track's newest sample in this run
         self._held: Piece | None = None         # the newest leading sample: how long it lasts is not known yet
         self._step = 0                          # what the one before lasted, in its track's ticks
         self._cut = self._sound_in_fragment = False
-        self._sound_us: int | None = None       # when sound was last heard
+        self._sound_us = self._opened_us = 0    # when sound was last heard, when the present file was opened
         self._arrived_us = self._boundary_us = self._repairs_then = self._lost_then = 0
 
     @property
@@ -68,10 +83,12 @@ class Rolling:
         """A source was opened: its samples follow. `repairs`: its count of mended timestamps."""
         self._tracks, self._next_tracks, self._repairs, self._repairs_then = tracks, None, repairs, 0
         self.lost = self._lost_then = self._step = 0
-        self._sound_us = None
+        self._sound_us = 0
 
     def retrack(self, tracks: Sequence[Track]) -> None:
         """The camera changed its picture: samples from here on are of these tracks. The next key frame begins a new file."""
+        if self._turn is not None:
+            self._pass_on(self._turn)           # what waits is of the tracks before
         self._next_tracks = tracks
 
     def cut(self) -> None:
@@ -89,20 +106,24 @@ class Rolling:
         self._arrived_us = piece.arrived_us
         if piece.track != 0:
             self._sound_us = piece.arrived_us
-        if self._early is not None:
-            self._wait_for_sound(piece)
-        elif self._timeline is not None:
-            self._take(piece)
-        elif piece.track == 0 and self._is_key(piece):
+        elif self._held is not None and self._is_far(piece, (piece.packet.dts or 0) - (self._held.packet.dts or 0)):
+            self.end("camera-lost")             # one run bears no such step
+        if self._timeline is None:
+            if piece.track != 0 or not self._is_key(piece):
+                return
             self._begin_run(piece)
-            self._early = []
-            self._wait_for_sound(piece)
+        if self._turn is None:
+            self._take(piece)
+        else:
+            self._wait_for_sound(self._turn, piece)
 
     def end(self, reason: str) -> None:
         """The run is over: write what is held, seal."""
-        early, self._early = self._early, None
-        for each in early or ():
-            self._take(each)
+        turn, self._turn = self._turn, None
+        if turn is not None and self._muxer is not None and turn.reason != "format-changed":
+            self._pass(turn.waiting)            # too late for a file of its own
+        elif turn is not None:
+            self._pass_on(turn)
         if self._held is not None and self._muxer is not None:
             self._held.packet.duration = self._step or self._held.packet.duration
             self._put(self._held)
@@ -110,53 +131,81 @@ class Rolling:
 
     # ---- inside ----
 
-    def _wait_for_sound(self, piece: Piece) -> None:
-        early = self._early if self._early is not None else []
-        early.append(piece)
-        if len(self._tracks) == 1 or self._hears(piece.arrived_us) or piece.arrived_us - early[0].arrived_us > SOUND_WAIT_US:
-            self._early = None
-            for each in early:
-                self._take(each)
+    def _wait_for_sound(self, turn: _Turn, piece: Piece) -> None:
+        """A file is to begin. Sound from before the turn goes to the old one; the first from behind it, or patience, opens the new one."""
+        if piece.track != 0 and self._muxer is not None and self._media_us(piece) < turn.media_us:
+            self._take_sound(piece)
+            return
+        turn.waiting.append(piece)
+        turn.sounds |= piece.track != 0
+        if turn.sounds or piece.arrived_us - turn.waiting[0].arrived_us > SOUND_WAIT_US:
+            self._pass_on(turn)
 
-    def _hears(self, now_us: int) -> bool:
-        return self._sound_us is not None and now_us - self._sound_us < SOUND_GONE_US
+    def _pass_on(self, turn: _Turn) -> None:
+        """End the old file, begin the new one, and give it what waited."""
+        self._turn = None
+        if self._muxer is not None:
+            self._finish(turn.reason, turn.stamp, turn.media_us)
+        if self._next_tracks is not None:
+            self._tracks, self._next_tracks = self._next_tracks, None
+        self._open(turn)
+        self._pass(turn.waiting)
+
+    def _pass(self, waiting: Sequence[Piece]) -> None:
+        for piece in waiting:
+            if piece.track != 0:
+                self._take_sound(piece)
+            else:
+                self._hold(piece)
 
     def _is_key(self, piece: Piece) -> bool:
         return self._tracks[0].kind == "audio" or bool(piece.packet.is_keyframe)
 
     def _take(self, piece: Piece) -> None:
         if piece.track != 0:
-            if self._muxer is not None and self._muxer.has(piece.track):
-                self._put(piece)
-            else:
-                self.lost += 1                  # the file began without sound; the next key frame begins one with it
-            return
-        if self._held is not None:
-            held, self._held = self._held, None
-            self._step = held.packet.duration = max(1, (piece.packet.dts or 0) - (held.packet.dts or 0))
-            self._put(held)
-        if self._is_key(piece):
-            self._at_key_frame(piece)
+            self._take_sound(piece)
+        elif not self._is_key(piece) or not self._at_key_frame(piece):
+            self._hold(piece)
+
+    def _take_sound(self, piece: Piece) -> None:
+        if self._muxer is not None and self._muxer.has(piece.track):
+            self._put(piece)
+        else:
+            self.lost += 1                      # the file began without sound; the next key frame begins one with it
+
+    def _hold(self, piece: Piece) -> None:
+        """Keep the newest leading sample; the one before lasted until now."""
+        self._let_go(piece)
         self.samples += 1
         self._held = piece
 
-    def _at_key_frame(self, piece: Piece) -> None:
+    def _let_go(self, piece: Piece) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            self._step = held.packet.duration = max(1, (piece.packet.dts or 0) - (held.packet.dts or 0))
+            self._put(held)
+
+    def _at_key_frame(self, piece: Piece) -> bool:
+        """Whether a file is to begin here; then the key frame waits for its sound."""
         if self._timeline is None:
-            return
+            return False
         media_us = self._media_us(piece)
         self._timeline.heard(media_us, piece.arrived_us)
         changed = self._has_changed(piece.arrived_us)
-        if self._muxer is not None:
-            if not (self._cut or changed or self._timeline.at(media_us).utc_us >= self._boundary_us):
-                return
-            self._finish("cut" if self._cut else "format-changed" if changed else "rotated", self._timeline.turn(media_us), media_us)
-        if self._next_tracks is not None:
-            self._tracks, self._next_tracks = self._next_tracks, None
-        self._open(media_us, piece.arrived_us)
+        if self._muxer is not None and not (self._cut or changed or self._timeline.at(media_us).utc_us >= self._boundary_us):
+            return False
+        self._let_go(piece)
+        stamp = self._timeline.turn(media_us) if self._muxer is not None else self._timeline.at(media_us)
+        self._turn = _Turn(media_us, stamp, "cut" if self._cut else "format-changed" if changed else "rotated", [piece])
+        self._cut = False
+        if len(self._tracks) == 1:
+            self._pass_on(self._turn)
+        return True
 
     def _has_changed(self, now_us: int) -> bool:
         """Must this key frame begin a file because picture or sound are other than the present file's header says?"""
-        sound_back = self._muxer is not None and self._hears(now_us) and not all(map(self._muxer.has, range(len(self._tracks))))
+        deaf = self._muxer is not None and not all(map(self._muxer.has, range(len(self._tracks))))
+        sound_back = deaf and self._sound_us > self._opened_us
         if self._next_tracks is None and not sound_back:
             return False
         if len(self._changed) == CHANGES and now_us - self._changed[0] < CHANGES_US:
@@ -171,6 +220,7 @@ class Rolling:
         self._timeline = Timeline(now.plus(piece.arrived_us - now.boot_us))
         self._zero = Fraction(LEAD_US, US) - Fraction(piece.packet.dts or 0) * Fraction(piece.packet.time_base)
         self._bases = [(0, 1)] * len(self._tracks)
+        self._newest = [None] * len(self._tracks)
         self._shifts = [0] * len(self._tracks)
         self._refusals = self._disk.refusals
         log.info("run began stream=%s run=%s", self._spec.id, self.run)
@@ -187,12 +237,17 @@ class Rolling:
         shift, (numerator, denominator) = self._shift(piece), self._bases[piece.track]
         return ((piece.packet.dts or 0) + shift) * numerator * US // denominator
 
+    def _is_far(self, piece: Piece, ticks: int) -> bool:
+        numerator, denominator = self._bases[piece.track]
+        return not 0 < ticks * numerator * US // denominator + 1 <= STEP_US
+
     def _put(self, piece: Piece) -> None:
         packet, shift, muxer = piece.packet, self._shift(piece), self._muxer
-        pts, dts = packet.pts, packet.dts
-        if muxer is None or dts is None or pts is None or dts + shift < 0:
-            self.lost += 1                      # sound from more than a second before the first picture
+        pts, dts, newest = packet.pts, packet.dts, self._newest[piece.track]
+        if muxer is None or dts is None or pts is None or dts + shift < 0 or (newest is not None and self._is_far(piece, dts - newest)):
+            self.lost += 1                      # sound from more than a second before the first picture, or a stamp that is nonsense
             return
+        self._newest[piece.track] = dts
         packet.pts, packet.dts = pts + shift, dts + shift
         try:
             muxer.mux(piece.track, packet)
@@ -201,18 +256,14 @@ class Rolling:
             log.info("packet refused stream=%s error=%s", self._spec.id, type(error).__name__)
         self._sound_in_fragment |= piece.track != 0 or self._tracks[0].kind == "audio"
 
-    def _open(self, media_us: int, now_us: int) -> None:
-        if self._timeline is None:
-            return
-        start = self._timeline.at(media_us)
-        with_sound = len(self._tracks) == 1 or self._hears(now_us)
-        tracks = [track if number == 0 or with_sound else None for number, track in enumerate(self._tracks)]
+    def _open(self, turn: _Turn) -> None:
+        tracks = [track if number == 0 or turn.sounds else None for number, track in enumerate(self._tracks)]
         codec = "+".join(track.codec for track in tracks if track)
-        self._opening = Opening(self._spec.id, 0, self.run, start, media_us, codec, self._clock_state())
+        self._opening = Opening(self._spec.id, 0, self.run, turn.stamp, turn.media_us, codec, self._clock_state())
         self._muxer = Muxer(tracks, self._on_fragment)
         length, offset = self._spec.segment_s * US, self._spec.offset_s * US
-        self._boundary_us = (start.utc_us - offset) // length * length + length + offset
-        self._cut = False
+        self._boundary_us = (turn.stamp.utc_us - offset) // length * length + length + offset
+        self._opened_us = self._arrived_us
 
     def _on_fragment(self, fragment: bytes, times: boxes.FragmentTimes | None) -> None:
         opening, self._opening = self._opening, None
@@ -236,5 +287,5 @@ class Rolling:
     def _leave(self, reason: str) -> None:
         """Seal, and let the run be over: the next key frame begins a new one."""
         self._finish(reason, None, None)
-        self._held = self._timeline = self._early = None
+        self._held = self._timeline = self._turn = None
         self._cut = False

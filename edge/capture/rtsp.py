@@ -27,6 +27,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from edge.capture.sound import AacEncoder
+from edge.capture.stamps import CameraClock, TrackTimes
 from edge.capture.streams import Piece, SourceFault, StreamSpec, Sync, Track
 from edge.clock import US
 
@@ -35,9 +36,8 @@ SILENT_US = 4_500_000
 """When a read times out FFmpeg hands out the frame it still held, as if the camera lived, or ends without an error. So a silence of
 this length is a frozen camera whatever comes after it."""
 VIDEO = {"h264": "h264", "hevc": "h265"}
-JUMP_US = 3 * US
-"""A step of the camera's clock by more than this against ours is a jump, not an unevenness."""
-BACK_US = US
+BURST_US = 2 * US
+"""What waited while the camera was asked what it sends is read at once, until a read has to wait; no longer than this is waited for it."""
 NAP_S = 0.1
 WAITED_US = 2000
 """A read that had to wait has emptied the socket: then the reader sleeps, and takes what came meanwhile in one go. Waking for each of
@@ -48,6 +48,9 @@ SETS_BYTES = 4096
 """Parameter sets stand at the beginning of a key frame, and are short."""
 
 log = logging.getLogger(__name__)
+
+Burst = list[tuple[Any, int]]
+"""Packets and the boot times at which they were had."""
 
 
 def address(spec: StreamSpec) -> str:
@@ -89,56 +92,6 @@ def fault(error: BaseException, opened: bool) -> SourceFault:
     return SourceFault("camera-lost", "connection-lost" if opened else "cannot-connect")
 
 
-class TrackTimes:
-    """Makes one track's timestamps such as MP4 takes: none missing, dts rising, pts not before dts."""
-
-    def __init__(self, base: Fraction, reordered_frames: int = 0) -> None:
-        """`base`: seconds a tick."""
-        self.repairs = 0
-        self.base = base
-        self._reordered = reordered_frames
-        self._pts = self._dts = None  # type: int | None
-
-    def place(self, packet: Packet[Any], offset_us: int = 0) -> None:
-        """Mend the packet's timestamps and move them by `offset_us`."""
-        pts, dts, last = packet.pts, packet.dts, self._dts
-        shift = offset_us * self.base.denominator // (US * self.base.numerator) if offset_us else 0
-        if pts is None:
-            self.repairs += 1
-            pts = dts if dts is not None else 0 if self._pts is None else self._pts + (packet.duration or 1)
-        self._pts = pts
-        if dts is None:
-            self.repairs += 1
-            dts = pts - self._reordered * (packet.duration or 1) if last is None else last + 1 - shift
-        pts, dts = pts + shift, dts + shift
-        if last is not None and dts <= last:
-            self.repairs += 1
-            dts = last + 1
-        packet.dts = self._dts = dts
-        packet.pts = max(pts, dts)
-
-    def us(self, ticks: int) -> int:
-        """Microseconds of so many ticks."""
-        return ticks * self.base.numerator * US // self.base.denominator
-
-
-class Jumps:
-    """A camera that sets its clock makes its timestamps jump. `offset_us` moves all its tracks back to where they were."""
-
-    def __init__(self) -> None:
-        self.count = self.offset_us = 0
-        self._last: tuple[int, int] | None = None
-
-    def look(self, stamp_us: int, arrived_us: int) -> None:
-        """The picture with this timestamp arrived then. A hole in the picture, or a late burst of it, is no jump."""
-        if self._last is not None:
-            step, waited = stamp_us - self._last[0], arrived_us - self._last[1]
-            if step > waited + JUMP_US or step < -BACK_US:
-                self.count += 1
-                self.offset_us -= step - max(waited, 1)
-        self._last = stamp_us, arrived_us
-
-
 class RtspCamera:
     """The source. One connection at a time, closed with TEARDOWN."""
 
@@ -146,12 +99,13 @@ class RtspCamera:
         self._spec = spec
         self._container: InputContainer | None = None
         self._lost_sound = 0
-        self._jumps = Jumps()
+        self._clock = CameraClock()
         self._times: dict[int, TrackTimes] = {}
+        self._made = TrackTimes(Fraction(1, 1))         # of sound that is encoded here
 
     @property
     def repairs(self) -> int:
-        return self._lost_sound + self._jumps.count + sum(t.repairs for t in self._times.values())
+        return self._lost_sound + self._clock.count + self._made.repairs + sum(t.repairs for t in self._times.values())
 
     @property
     def sync(self) -> Sync | None:
@@ -167,7 +121,7 @@ class RtspCamera:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise fault(error, opened=False) from None
         self._container = container
-        self._lost_sound, self._jumps = 0, Jumps()
+        self._lost_sound, self._clock = 0, CameraClock()
         video = next((s for s in container.streams.video if s.codec_context is not None and s.codec_context.name in VIDEO), None)
         if video is None:
             raise SourceFault("camera-lost", "no-h264-picture", patient=True)
@@ -196,59 +150,82 @@ class RtspCamera:
             return self._pass_on(sound)
         rate = 16000 if (sound.codec_context.sample_rate or 8000) <= 16000 else 48000
         self._aac = AacEncoder(rate, "mono" if sound.codec_context.channels == 1 else "stereo")
-        self._times[sound.index].base = Fraction(1, rate)
+        self._made = TrackTimes(Fraction(1, rate))
         return self._aac.track()
 
     def pieces(self) -> Iterator[Piece | tuple[Track, ...]]:
         if self._container is None:
             return
-        video = self._video.index
-        first: list[tuple[Packet[Any], int]] | None = None       # a first picture without timestamps, and what came since
-        seen, idle_since = False, _boot_us()
+        burst: Burst | None = []
+        began = idle_since = _boot_us()
+        packets: Any = self._container.demux(*filter(None, (self._video, self._sound)))
         try:
-            for packet in self._container.demux(*filter(None, (self._video, self._sound))):
+            for packet in packets:
                 if packet.size == 0:        # the end. Not `dts is None`: that is also the first key frame
                     continue
                 now = _boot_us()
-                picture = packet.stream_index == video
-                if picture and not seen:
-                    seen = True
-                    if packet.pts is None and packet.dts is None:
-                        first = []
-                if first is None:
+                waited = now - idle_since
+                if burst is None:
                     yield from self._turn(packet, now)
                 else:
-                    first.append((packet, now))
-                    if picture and len(first) > 1:
-                        waiting, first = first, None
-                        _place_first(waiting[0][0], packet, self._times[video].base)
-                        for each, arrived in waiting:
-                            yield from self._turn(each, arrived)
-                if now - idle_since > SILENT_US:
+                    burst.append((packet, now))
+                    if self._is_complete(burst) and (waited > WAITED_US or now - began > BURST_US):
+                        yield from self._settle(burst)
+                        burst = None
+                    elif now - began > BURST_US and packet.stream_index != self._video.index:
+                        burst.pop()             # sound without a picture: whoever waits must see that the camera lives
+                        yield from self._turn(packet, now)
+                if waited > SILENT_US:
                     raise SourceFault("camera-frozen", "frozen")
-                if now - idle_since > WAITED_US and self._naps:
+                if waited > WAITED_US and self._naps:
                     time.sleep(NAP_S)
                 idle_since = _boot_us()
         except (av.error.FFmpegError, OSError) as error:
             raise fault(error, opened=True) from None
+        finally:
+            packets.close()                 # PyAV's time limit ends with it; a TEARDOWN behind a read that timed out would run into it
         if _boot_us() - idle_since > SILENT_US:
             raise SourceFault("camera-frozen", "frozen")
         raise SourceFault("camera-lost", "connection-closed")
 
+    def _is_complete(self, burst: Burst) -> bool:
+        """Is there a picture, and if it has no time of its own, the next one, which tells it?"""
+        pictures = [packet for packet, _ in burst if packet.stream_index == self._video.index]
+        return bool(pictures) and (_stamp(pictures[0]) is not None or len(pictures) > 1)
+
+    def _settle(self, burst: Burst) -> Iterator[Piece | tuple[Track, ...]]:
+        """A run's first samples, which waited for the connection: each came as late as the one that was waited for least.
+
+        The first picture of RTSP may bear no time: it lies one step before the second (FFmpeg ticket 5018; Home Assistant does the same).
+        """
+        pictures = [packet for packet, _ in burst if packet.stream_index == self._video.index]
+        if _stamp(pictures[0]) is None and (at := _stamp(pictures[1])) is not None:
+            step = pictures[1].duration or pictures[0].duration or round(Fraction(1, 25) / self._times[self._video.index].base)
+            pictures[0].pts = pictures[0].dts = at - step
+        least: dict[int, int] = {}
+        for packet, arrived in burst:
+            stamp, index = _stamp(packet), packet.stream_index
+            if stamp is not None:
+                late = arrived - self._times[index].us(stamp)
+                least[index] = min(late, least.get(index, late))
+        for packet, arrived in burst:
+            stamp, index = _stamp(packet), packet.stream_index
+            yield from self._turn(packet, arrived if stamp is None else self._times[index].us(stamp) + least[index])
+
     def _turn(self, packet: Packet[Any], arrived: int) -> Iterator[Piece | tuple[Track, ...]]:
-        times = self._times[packet.stream_index]
-        if packet.stream_index == self._video.index:
+        index, stamp = packet.stream_index, _stamp(packet)
+        times = self._times[index]
+        offset = 0 if stamp is None else self._clock.offset_us(index, times.us(stamp), arrived)
+        if index == self._video.index:
             if packet.is_keyframe and self._sets.changed(packet) and (tracks := self._changed_tracks(packet)):
                 yield tracks
-            stamp = packet.dts if packet.dts is not None else packet.pts
-            if stamp is not None:
-                self._jumps.look(times.us(stamp), arrived)
-            times.place(packet, self._jumps.offset_us)
+            times.place(packet, offset)
             yield Piece(0, packet, arrived)
         elif self._aac is None:
-            times.place(packet, self._jumps.offset_us)
+            times.place(packet, offset)
             yield Piece(1, packet, arrived)
         else:
+            times.place(packet, offset)         # before it is decoded: the encoder fills a jump with as much silence
             try:
                 frames: list[Any] = list(packet.decode())
                 made = [p for frame in frames for p in self._aac.turn(frame)]
@@ -256,7 +233,7 @@ class RtspCamera:
                 self._lost_sound += 1
                 return
             for each in made:
-                times.place(each, self._jumps.offset_us)
+                self._made.place(each)
                 yield Piece(1, each, arrived)
 
     def _changed_tracks(self, key_frame: Packet[Any]) -> tuple[Track, ...] | None:
@@ -302,13 +279,9 @@ class ParameterSets:
         return b""
 
 
+def _stamp(packet: Packet[Any]) -> int | None:
+    return packet.dts if packet.dts is not None else packet.pts
+
+
 def _boot_us() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
-
-
-def _place_first(first: Packet[Any], second: Packet[Any], base: Fraction) -> None:
-    """The first picture lies one step before the second (FFmpeg ticket 5018; Home Assistant does the same)."""
-    at = second.dts if second.dts is not None else second.pts
-    if at is not None:
-        step = second.duration or first.duration or round(Fraction(1, 25) / base)
-        first.pts = first.dts = at - step

@@ -14,6 +14,7 @@ import argparse
 import fcntl
 import logging
 import os
+import queue
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from typing import IO
 
@@ -43,7 +45,9 @@ FROZEN_US = 5 * US
 STUCK_US = 4 * US
 CURE_AGAIN_US = 600 * US
 """A new connection costs two seconds of sound, and a room may stand so still that its picture only looks frozen."""
-FEED_END_S = 1.5
+FEED_END_S = 3.0
+OPEN_US = 30 * US
+"""A camera that answers nothing is given up after 10 s; a driver that has not let go by now never will."""
 WINDOW = 5
 """Seconds over which frames per second and kbit/s are taken."""
 
@@ -103,6 +107,7 @@ class Worker:
         self._opening = 0                   # the one whose samples are recorded; 0: none
         self._state, self._reason, self._since_us = "starting", "", clock.now().boot_us
         self._heard_us = self._abandoned_us = self._told_us = self._opened_utc_us = 0
+        self._asked_us = 0                  # since when the source is being opened
         self._cured_us = -CURE_AGAIN_US     # when a frozen picture was last given a new connection
         self._news = True                   # the state is another than the status file says
         self._history: deque[tuple[int, int, int]] = deque(maxlen=WINDOW + 1)   # boot time, samples, bytes
@@ -110,6 +115,7 @@ class Worker:
     # ---- the feed's thread ----
 
     def connecting(self) -> None:
+        self._asked_us = self._clock.now().boot_us
         if self._state == "starting":
             self._set("connecting", "")
 
@@ -117,7 +123,7 @@ class Worker:
         with self._turn:
             self._opening, self._tracks, self._abandoned_us = opening, tracks, 0
             now = self._clock.now()
-            self._heard_us, self._opened_utc_us = now.boot_us, now.utc_us
+            self._heard_us, self._opened_utc_us, self._asked_us = now.boot_us, now.utc_us, 0
             self._rolling.begin(tracks, lambda: self._source.repairs)
 
     def take(self, opening: int, item: Piece | tuple[Track, ...]) -> bool:
@@ -135,7 +141,7 @@ class Worker:
 
     def ended(self, opening: int, fault: SourceFault) -> None:
         with self._turn:
-            self._abandoned_us = 0
+            self._abandoned_us = self._asked_us = 0
             if self._opening == opening:
                 self._end(fault.end_reason)
             if fault.reason != "stopped":
@@ -209,7 +215,7 @@ class Worker:
         """A source whose leading track brings nothing is given up; True if it does not even let go."""
         if self._opening and now - self._heard_us > FROZEN_US:
             self._give_up(now)
-        return bool(self._abandoned_us) and now - self._abandoned_us > STUCK_US
+        return bool(self._abandoned_us and now - self._abandoned_us > STUCK_US) or bool(self._asked_us and now - self._asked_us > OPEN_US)
 
     def _set(self, state: str, reason: str) -> None:
         if (state, reason) != (self._state, self._reason):
@@ -242,6 +248,23 @@ class Worker:
             write_status(self._run_dir, status)
 
 
+class LogAside:
+    """Log lines go out by a thread of their own: a pipe behind stderr that nobody reads must not stop the recording."""
+
+    def __init__(self) -> None:
+        root = logging.getLogger()
+        self._lines: queue.SimpleQueue[object] = queue.SimpleQueue()
+        QueueListener(self._lines, *root.handlers).start()
+        root.handlers = [QueueHandler(self._lines)]
+
+    def told(self) -> bool:
+        """Whether all lines are out, or get out within a second."""
+        until = time.monotonic() + 1
+        while not self._lines.empty() and time.monotonic() < until:
+            time.sleep(0.02)
+        return self._lines.empty()
+
+
 def take_lock(folder: Path, seconds: float = LOCK_S, meanwhile: Callable[[], None] = lambda: None) -> IO[bytes] | None:
     """Hold the stream's folder; None if another process still does after `seconds`. Closing the file lets go."""
     durable.make_folder(folder)
@@ -266,7 +289,7 @@ def run_worker(spec: StreamSpec, footage: Path, run_dir: Path, clock_state: Call
     `clock_state` says at each segment's beginning whether the wall clock is synced, unsynced or unknown.
     """
     av.logging.set_level(None)
-    clock = clock or SystemClock()
+    logged, clock = LogAside(), clock or SystemClock()
     disk = Disk(footage / spec.id, clock, spec.buffer_mb * 1_000_000)
     rolling, source = Rolling(spec, disk, clock, clock_state), build_source(spec)
     worker = Worker(spec, run_dir, source, rolling, disk, clock)
@@ -284,7 +307,7 @@ def run_worker(spec: StreamSpec, footage: Path, run_dir: Path, clock_state: Call
             status_path(run_dir, spec.id).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             disk.start()
             feed.start()
-            return _leave(worker.watch(leash), feed, worker)
+            return _leave(worker.watch(leash), feed, logged, worker)
     except StorageRefused as refusal:
         worker.refuse("storage-refused")
         log.error("%s", refusal)
@@ -292,17 +315,16 @@ def run_worker(spec: StreamSpec, footage: Path, run_dir: Path, clock_state: Call
     except OSError as error:
         worker.refuse("disk-failed")
         log.error("disk failed stream=%s errno=%s what=the worker ends, the next one recovers its segment", spec.id, error.errno)
-        return _leave(DISK_FAILED, feed)
+        return _leave(DISK_FAILED, feed, logged)
 
 
-def _leave(code: int, feed: Feed, worker: Worker | None = None) -> int:
+def _leave(code: int, feed: Feed, logged: LogAside, worker: Worker | None = None) -> int:
     """Seal what was recorded, give the camera its TEARDOWN; a thread that hangs in a driver must not hold up the end."""
     feed.stop()
     gone = not feed.started or feed.join(FEED_END_S)
     if worker is not None:
         worker.finish()
-    if not gone:
-        logging.shutdown()
+    if not logged.told() or not gone:       # at the ordinary end of a program both would be waited for
         os._exit(code)
     return code
 

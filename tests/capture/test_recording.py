@@ -153,7 +153,7 @@ def test_r_a5_a_camera_whose_picture_the_watcher_sees_frozen_gets_one_new_connec
     wait_until(lambda: bench.status("cam").frames > frames + 60)
     assert bench.status("cam").run == second
     assert bench.finish(process) == 0
-    assert [s.end_reason for _, s in bench.segments("cam")] == ["camera-frozen", "stopped"]
+    assert [s.end_reason for _, s in bench.segments("cam") if s.end_reason != "rotated"] == ["camera-frozen", "stopped"]
 
 
 def test_first_key_frame_is_kept_and_g711_becomes_aac(bench: Any, replayed: str,

@@ -11,8 +11,9 @@ from av.packet import Packet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.capture.rtsp import Jumps, TrackTimes, address, fault
+from edge.capture.rtsp import address, fault
 from edge.capture.segments import parse_stem, stem
+from edge.capture.stamps import AHEAD_US, BACK_US, CameraClock, TrackTimes
 from edge.capture.streams import SourceFault, StreamSpec
 from edge.capture.timeline import LEAD_US, Timeline
 from edge.clock import US, Stamp
@@ -68,26 +69,58 @@ def test_good_timestamps_are_left_alone() -> None:
     assert times.repairs == 0
 
 
-def test_a_camera_that_sets_its_clock_goes_on_where_it_was() -> None:
-    for jump in (3600 * US, -3600 * US, 4 * US, -2 * US):
-        jumps, at = Jumps(), 0
-        for number in range(200):
-            stamp, arrived = number * 40_000 + (jump if number >= 100 else 0), number * 40_000 + number % 7 * 1000
-            jumps.look(stamp, arrived)
-            before, at = at, stamp + jumps.offset_us
-            assert number == 0 or 0 < at - before < 60_000
-        assert jumps.count == 1
+@pytest.mark.parametrize("jump", [3600 * US, -3600 * US, 4 * US, -2 * US, 1000 * US])
+@pytest.mark.parametrize("sound_after", [0, 9, 40])
+def test_r_a6_a_camera_that_sets_its_clock_goes_on_where_it_was(jump: int, sound_after: int) -> None:
+    """Picture and sound learn of the new clock at different moments, and keep their distance to the microsecond."""
+    clock = CameraClock()
+    ends: dict[int, int] = {}
+    for number in range(400):
+        for track, step, late in ((0, 40_000, number % 7 * 15_000), (1, 40_000, 5_000)):
+            jumped = jump if number >= (200 if track == 0 else 200 + sound_after) else 0
+            at = number * step + track * 10_000
+            mended = at + jumped + clock.offset_us(track, at + jumped, at + late)
+            assert number == 0 or 0 < mended - ends[track] < 150_000
+            ends[track] = mended
+    assert clock.count == 2
+    assert ends[1] - ends[0] == 10_000
+
+
+def test_a_clock_put_right_again_by_the_next_report_costs_nothing() -> None:
+    clock, before = CameraClock(), -40_000
+    for number in range(400):
+        stamp = number * 40_000 - (2 * US if 200 <= number < 225 else 0)
+        mended = stamp + clock.offset_us(0, stamp, number * 40_000)
+        assert mended - before == 40_000
+        before = mended
+    assert clock.count == 2
 
 
 def test_holes_and_bursts_are_no_jumps() -> None:
-    jumps = Jumps()
-    jumps.look(0, 0)
-    jumps.look(40_000, 9 * US)              # the network stood still, nothing is missing
-    jumps.look(9 * US, 9 * US + 10)         # … and delivers the rest at once; the camera itself had a hole of nine seconds
-    assert jumps.count == 1                 # a step of nine seconds in no time: indistinguishable from a jump
-    jumps.look(20 * US, 20 * US)            # a hole in real time
-    jumps.look(20 * US - 80_000, 20 * US)   # B-frames without dts
-    assert jumps.count == 1
+    clock = CameraClock()
+
+    def look(stamp_us: int, arrived_us: int) -> int:
+        return clock.offset_us(0, stamp_us, arrived_us)
+
+    assert look(0, 0) == 0
+    assert look(4 * US, 4 * US) == 0
+    assert look(4 * US + 40_000, 13 * US) == 0      # the network stood still …
+    assert look(13 * US, 13 * US + 10) == 0         # … and the camera threw away what it could not send meanwhile
+    assert look(20 * US, 20 * US) == 0              # a hole in real time
+    assert look(20 * US - 80_000, 20 * US) == 0     # pictures in the order of decoding, without decoding times
+    assert clock.count == 0
+
+
+@given(st.lists(st.tuples(st.integers(-10**13, 10**13), st.integers(0, 10**7)), max_size=40))
+def test_r_a6_whatever_the_stamps_time_goes_on(given_stamps: list[tuple[int, int]]) -> None:
+    """No stamp, however wild, moves a track by more than its samples took to arrive and a second: MP4 bears no more."""
+    clock, arrived, last = CameraClock(), 10 * US, 0
+    clock.offset_us(0, 0, 0)
+    for stamp, waited in given_stamps:
+        arrived += waited
+        mended = stamp + clock.offset_us(0, stamp, arrived)
+        assert -BACK_US <= mended - last <= arrived + AHEAD_US + arrived // 1000
+        last = mended
 
 
 @given(st.integers(0, 10**10 - 1), st.integers(0, 4 * 10**9))
