@@ -31,6 +31,8 @@ JUDGED_S = 1.0
 LOST_S = 0.25
 """So far behind for JUDGED_S, samples were lost although nobody said so. A sound server's first seconds lag by 0.1 s without loss."""
 LOST_SAID_S = 0.005
+TRUSTED_S = 0.05
+"""A block that is later than this says little of the card: the reader was held up. The loop counts it as so late."""
 FILLED_S = 2.0
 """A longer hole is left open: the file's sound ends, and begins anew."""
 RATE_WINDOW_S, RATE_LEAST_S = 300.0, 60.0
@@ -92,6 +94,7 @@ class CardClock:
         lasts_s = count / self._rate
         self._settled_s += lasts_s
         turn = min(0.5, 2 * math.pi * max(NARROW_HZ, WIDE_HZ / max(1.0, self._settled_s)) * lasts_s)
+        late_us = max(-TRUSTED_S * US, min(TRUSTED_S * US, late_us))
         self.ended_us = due_us + math.sqrt(2) * turn * late_us
         least, most = self._nominal_us * (1 - MOST_PPM / 1e6), self._nominal_us * (1 + MOST_PPM / 1e6)
         self.sample_us = max(least, min(most, self.sample_us + turn * turn * late_us / count))

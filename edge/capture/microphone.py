@@ -57,8 +57,8 @@ class Listener:
 
     def close(self) -> None:
         """End it and forget it."""
-        self._program.kill()
-        self._program.communicate()
+        with self._program:
+            self._program.kill()
 
     def _read(self, count: int, until: float) -> bytes:
         if self._program.stdout is None:

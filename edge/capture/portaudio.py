@@ -10,6 +10,7 @@ out, which then keeps its number: both end with the process. PyAV and NumPy are 
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import sys
 import threading
@@ -173,6 +174,8 @@ def next_block(card: Card, rate_hz: int) -> Block:
 
 def main(argv: Sequence[str]) -> int:
     """`python -m edge.capture.portaudio DRIVER RATE_HZ [NAME]`: blocks, each behind its HEAD, to stdout until stdin closes."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGABRT):      # systemd tells every process of the unit: the worker decides,
+        signal.signal(number, signal.SIG_IGN)                           # so that its last segment ends as stopped, not as device lost
     driver, rate_hz, name = argv[0], int(argv[1]), argv[2] if len(argv) > 2 else None
     threading.Thread(target=_leave_with_stdin, daemon=True).start()
     card, flags = DRIVERS[driver](), OPENED
