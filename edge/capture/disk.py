@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from edge.capture import boxes
@@ -24,6 +25,8 @@ from edge.clock import Clock
 
 RETRY_S = 2.0
 FULL, STALLED = "disk-full", "disk-stalled"
+PLAIN_ENDS = ("rotated", "cut", "format-changed")
+"""The next file follows at once. The sidecar waits for its first fragment: if the disk does not take that, the gap has its reason here."""
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ class Disk:
         self._news = threading.Condition()
         self._closing = False
         self._file: SegmentFile | None = None
-        self._owed: tuple[Path, Sidecar] | None = None      # a sidecar that found no room yet
+        self._owed: list[tuple[Path, Sidecar]] = []         # sealed files whose sidecars are not written yet
         self._retry_s = 0.0
         self._told = False
         self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
@@ -106,6 +109,7 @@ class Disk:
                 job[1]()
                 with self._news:
                     self.waiting_bytes -= job[0]
+            self._publish()
         except OSError as error:
             self.failed = error
         except Exception as error:                      # a defect: the worker must not go on as if it recorded
@@ -154,30 +158,37 @@ class Disk:
             self.newest_boot_us, self.newest_utc_us = arrived_us, now.utc_us - (now.boot_us - arrived_us)
         if sound:
             self.newest_sound_boot_us = arrived_us
+        self._publish()                         # of the file before: this one follows it, so it ended as it says
 
     def _seal(self, end: End) -> None:
         file, self._file = self._file, None
-        if file is None:
-            return
-        sidecar = file.seal(end)
-        if sidecar is None:
+        sidecar = file.seal(end) if file is not None else None
+        if file is not None and sidecar is not None:
+            self._owed.append((file.path, sidecar))
+        elif file is not None:
             self.seq = file.opening.seq             # nothing came of it: the number is free again
-            return
-        self._owed = (file.path, sidecar)
-        try:
+        if end.reason not in PLAIN_ENDS:
+            self._blame(end.reason)
             self._publish()
+
+    def _publish(self) -> None:
+        """Write the sidecars that are owed."""
+        try:
+            while self._owed:
+                path, sidecar = self._owed[0]
+                publish(path, sidecar)
+                del self._owed[0]
+                self.segments += 1
+                log.info("segment sealed stream=%s seq=%d end=%s frames=%d dropped=%d", sidecar.stream, sidecar.seq, sidecar.end_reason,
+                         sidecar.frames, sidecar.dropped)
         except OSError as error:
             self._wait_for_space(error)
 
-    def _publish(self) -> None:
-        if self._owed is None:
-            return
-        path, sidecar = self._owed
-        publish(path, sidecar)
-        self._owed = None
-        self.segments += 1
-        log.info("segment sealed stream=%s seq=%d end=%s frames=%d dropped=%d", sidecar.stream, sidecar.seq, sidecar.end_reason,
-                 sidecar.frames, sidecar.dropped)
+    def _blame(self, why: str) -> None:
+        """The last file ended as it should, and nothing follows: its sidecar says why."""
+        if why and self._owed and self._owed[-1][1].end_reason in PLAIN_ENDS:
+            path, sidecar = self._owed[-1]
+            self._owed[-1] = (path, replace(sidecar, end_reason=why))
 
     def _after_stall(self) -> None:
         """All that fitted is written: the file ends here, and a new run may begin."""
@@ -198,14 +209,11 @@ class Disk:
         self._retry_s = time.monotonic() + RETRY_S
         if self._file is not None:
             self._seal(End(None, None, FULL, 0))
+        else:
+            self._blame(FULL)
 
     def _try_again(self) -> None:
-        """Is there space again? First the sidecar still owed is written."""
-        try:
-            self._publish()
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            self._retry_s = time.monotonic() + RETRY_S
-            return
+        """Is there space again? First the sidecars still owed are written."""
+        self._retry_s = time.monotonic() + RETRY_S
         self.refusing = ""
+        self._publish()             # refuses again if there is no room yet

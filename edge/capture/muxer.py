@@ -94,4 +94,4 @@ class Muxer:
             self.tracks = boxes.read_header(part)
             return
         moof_end = struct.unpack_from(">I", part)[0]
-        self._on_fragment(part, boxes.read_fragment(part[:moof_end], self.tracks))
+        self._on_fragment(boxes.with_digest(part), boxes.read_fragment(part[:moof_end], self.tracks))

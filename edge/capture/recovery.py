@@ -1,7 +1,8 @@
-"""What a crash left of a stream's folder: cut to its last whole fragment, hashed, given its sidecar. Nothing is deleted.
+"""What a crash left of a stream's folder: cut to its last whole fragment, hashed, given its sidecar. Nothing is deleted but a torn tail.
 
 Runs under the stream's lock, before its worker writes. A tail that reads as zeros was never written (a power cut lengthens a
-file before its bytes are there) and counts as missing. A file without one whole fragment goes to `<stream>/set-aside/`.
+file before its bytes are there) and counts as missing. A file without one whole fragment goes to `<stream>/set-aside/`, and so does a
+copy of one with damage in its middle.
 Called by worker; the same code after a kill and after a power cut.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from edge import durable
 from edge.capture import boxes
-from edge.capture.segments import SET_ASIDE, Index, note_path, parse_stem, publish
+from edge.capture.segments import SET_ASIDE, Index, is_disk_full, note_path, parse_stem, publish
 from edge.capture.sidecar import UNKNOWN_BOOT, Opening, Sidecar
 from edge.clock import Stamp, boot_id
 
@@ -83,6 +84,8 @@ def recover_segment(folder: Path, path: Path) -> None:
     except boxes.BoxError as error:
         set_aside(folder, path, str(error))
         return
+    if found.damaged and not keep_aside(folder, path):
+        return
     if path.stat().st_size != found.whole:
         durable.truncate(path, found.whole)
     else:
@@ -91,6 +94,21 @@ def recover_segment(folder: Path, path: Path) -> None:
     sidecar = _sidecar(folder.name, path, found)
     publish(path, sidecar)
     log.warning("segment recovered stream=%s seq=%d frames=%d reason=%s", sidecar.stream, sidecar.seq, sidecar.frames, sidecar.end_reason)
+
+
+def keep_aside(folder: Path, path: Path) -> bool:
+    """Before a damaged file is cut, a copy of all of it: what lies behind the damage may be of use to somebody. False: no room for it."""
+    log.warning("damaged segment kept aside stream=%s name=%s", folder.name, path.name)
+    durable.make_folder(folder / SET_ASIDE)
+    try:
+        with suppress(FileExistsError):     # a crash after the copy and before the cut
+            durable.write_new(folder / SET_ASIDE / path.name, path.read_bytes())
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        set_aside(folder, path, "damaged, and no room for a copy")
+        return False
+    return True
 
 
 def set_aside(folder: Path, path: Path, why: str) -> None:
@@ -104,17 +122,18 @@ def set_aside(folder: Path, path: Path, why: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """What can be read of a file: `whole` bytes with their index and tracks."""
+    """What can be read of a file: `whole` bytes with their index and tracks. `damaged`: a fragment behind them is not what was written."""
 
     whole: int
     header_bytes: int
     index: Index
     tracks: dict[int, boxes.TrackHeader]
+    damaged: bool = False
 
 
 def read_whole(path: Path) -> Whole:
-    """Read a segment up to its last whole fragment. BoxError if there is none. Only headers and moofs are read."""
-    index, header, whole, moof = Index(), b"", 0, b""
+    """Read a segment up to its last whole fragment, by its digest. BoxError if there is none."""
+    index, header, whole, moof, damaged = Index(), b"", 0, b"", False
     tracks: dict[int, boxes.TrackHeader] = {}
     with path.open("rb") as file:
         size = _written(file.fileno(), path.stat().st_size)
@@ -125,8 +144,7 @@ def read_whole(path: Path) -> Whole:
             length, kind = struct.unpack(">I4s", head)
             if length < 8 or at + length > size:
                 break
-            if kind in (b"ftyp", b"moov", b"moof"):
-                body = head + file.read(length - 8)
+            body = head + file.read(length - 8)
             try:
                 if kind == b"moof":
                     moof = body
@@ -134,6 +152,8 @@ def read_whole(path: Path) -> Whole:
                     header += body
                     tracks = boxes.read_header(header) if kind == b"moov" else {}
                 elif kind == b"mdat" and moof and tracks:
+                    if damaged := not boxes.is_whole(moof, body):
+                        raise boxes.BoxError("a fragment that the disk did not keep")
                     index.add(boxes.read_fragment(moof, tracks), whole, at + length)
                     moof = b""
             except boxes.BoxError:
@@ -145,7 +165,7 @@ def read_whole(path: Path) -> Whole:
                 whole = at
     if not index.fragments:
         raise boxes.BoxError("no whole fragment")
-    return Whole(whole, len(header), index, tracks)
+    return Whole(whole, len(header), index, tracks, damaged)
 
 
 def _written(handle: int, size: int) -> int:

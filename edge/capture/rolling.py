@@ -67,6 +67,7 @@ class Rolling:
         self._zero = Fraction(0)
         self._newest: list[int | None] = []     # dts of each track's newest sample in this run
         self._held: Piece | None = None         # the newest leading sample: how long it lasts is not known yet
+        self._behind: list[Piece] | None = None     # sound that comes before a file's first picture is let go: a file begins with a picture
         self._step = 0                          # what the one before lasted, in its track's ticks
         self._cut = self._sound_in_fragment = False
         self._sound_us = self._opened_us = 0    # when sound was last heard, when the present file was opened
@@ -126,7 +127,7 @@ class Rolling:
             self._pass_on(turn)
         if self._held is not None and self._muxer is not None:
             self._held.packet.duration = self._step or self._held.packet.duration
-            self._put(self._held)
+            self._put_leading(self._held)
         self._leave(reason)
 
     # ---- inside ----
@@ -168,7 +169,9 @@ class Rolling:
             self._hold(piece)
 
     def _take_sound(self, piece: Piece) -> None:
-        if self._muxer is not None and self._muxer.has(piece.track):
+        if self._behind is not None:
+            self._behind.append(piece)
+        elif self._muxer is not None and self._muxer.has(piece.track):
             self._put(piece)
         else:
             self.lost += 1                      # the file began without sound; the next key frame begins one with it
@@ -183,7 +186,13 @@ class Rolling:
         held, self._held = self._held, None
         if held is not None:
             self._step = held.packet.duration = max(1, (piece.packet.dts or 0) - (held.packet.dts or 0))
-            self._put(held)
+            self._put_leading(held)
+
+    def _put_leading(self, piece: Piece) -> None:
+        self._put(piece)
+        behind, self._behind = self._behind, None
+        for each in behind or ():
+            self._put(each)
 
     def _at_key_frame(self, piece: Piece) -> bool:
         """Whether a file is to begin here; then the key frame waits for its sound."""
@@ -264,6 +273,7 @@ class Rolling:
         length, offset = self._spec.segment_s * US, self._spec.offset_s * US
         self._boundary_us = (turn.stamp.utc_us - offset) // length * length + length + offset
         self._opened_us = self._arrived_us
+        self._behind = [] if turn.sounds else None
 
     def _on_fragment(self, fragment: bytes, times: boxes.FragmentTimes | None) -> None:
         opening, self._opening = self._opening, None
@@ -280,12 +290,11 @@ class Rolling:
         self._muxer = None
         dropped = max(0, self._repairs() - self._repairs_then + self.lost - self._lost_then)
         self._repairs_then, self._lost_then = self._repairs(), self.lost
-        if self._opening is None:
-            self._disk.seal(End(end, media_us, reason, dropped))
+        self._disk.seal(End(end, media_us, reason, dropped))
         self._opening = None
 
     def _leave(self, reason: str) -> None:
         """Seal, and let the run be over: the next key frame begins a new one."""
         self._finish(reason, None, None)
-        self._held = self._timeline = self._turn = None
+        self._held = self._timeline = self._turn = self._behind = None
         self._cut = False

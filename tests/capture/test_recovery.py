@@ -122,6 +122,27 @@ def test_damage_in_the_middle_never_raises_and_never_deletes(whole: tuple[bytes,
             assert (Path(name) / "pattern" / SET_ASIDE / path.name).read_bytes() == bytes(data)
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(which=st.integers(1, 7), at=st.floats(0, 1, exclude_max=True), length=st.integers(1, 4096))
+def test_r_c2_a_fragment_that_the_disk_did_not_keep(whole: tuple[bytes, Sidecar], which: int, at: float, length: int) -> None:
+    """Of the right length but not what was written, as after a power cut: the file ends before it, a copy of all of it is kept."""
+    data, original = bytearray(whole[0]), whole[1]
+    bad = original.fragments[which]
+    place = bad.offset + int(at * bad.length)
+    length = min(length, bad.offset + bad.length - place)
+    if not any(data[place:place + length]):
+        return
+    data[place:place + length] = bytes(length)
+    with tempfile.TemporaryDirectory() as name:
+        path = lay(Path(name), bytes(data))
+        recover(Path(name) / "pattern")
+        assert path.read_bytes() == data[:bad.offset]
+        sidecar = from_json(path.with_suffix(".json").read_bytes())
+        assert sidecar.fragments == original.fragments[:which] and sidecar.recovered
+        aside = Path(name) / "pattern" / SET_ASIDE / path.name
+        assert not aside.exists() or aside.read_bytes() == data
+
+
 def test_note_left_behind_by_a_crash_after_the_sidecar(whole: tuple[bytes, Sidecar], tmp_path: Path) -> None:
     path = lay(tmp_path, whole[0])
     recover(tmp_path / "pattern")

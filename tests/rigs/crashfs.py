@@ -11,7 +11,7 @@
   (all take --dir DIR; default $EDGE_RIGS/crashfs, EDGE_RIGS: ${TMPDIR:-/var/tmp}/edge-rigs)
 
 In Python: make(d), mend(d), freeze(d), thaw(d), cut(d), back(d), rm(d), mount_point(d). Needs root, loop devices and ext4; one user per DIR.
-NOT lost at a cut: what reached the loop device, so there is no drive cache here (`room-vm cut --volatile` has one). Rules: count only
+NOT lost at a cut: what reached the loop device, so there is no drive cache here. Rules: count only
 promises READ before cut was called; end the program under test before `back`; thaw before ending a program that was frozen.
 """
 import argparse
