@@ -41,7 +41,13 @@ def make_folder(folder: Path, mode: int = 0o700) -> None:
 def create(path: Path, mode: int = 0o600) -> BinaryIO:
     """A new, empty, unbuffered file whose name is durable. FileExistsError if the name is taken; links are not followed."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    sync_folder(path.parent)
+    try:
+        sync_folder(path.parent)
+    except OSError:
+        os.close(handle)
+        with suppress(OSError):
+            path.unlink()               # a name that is not sure to stay is no new file
+        raise
     return os.fdopen(handle, "wb", buffering=0)
 
 

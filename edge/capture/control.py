@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -110,7 +111,7 @@ def write_watch(run: Path, status: WatchStatus) -> None:
 
 def _write(path: Path, facts: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    part = path.with_name(f".{path.name}.part")         # one writer each: who holds the stream's lock, and the one watcher
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(json.dumps(facts), encoding="utf-8")
     part.replace(path)
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge.capture import boxes
-from edge.capture.recovery import recover
+from edge.capture.recovery import recover, recover_rest
 from edge.capture.segments import End, SegmentFile, is_disk_full, numbered, publish
 from edge.capture.sidecar import Opening, Sidecar
 from edge.clock import Clock
@@ -47,6 +47,8 @@ class Disk:
         self._retry_s = 0.0
         self._told = False
         self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
+        self.refused_for = ""           # why it last refused
+        self._left: list[Path] = []     # what a crash left and a full disk has not let recover yet
         self.refusing = ""              # why nothing is taken at present: FULL, STALLED
         self.refusals = 0               # how often it began to refuse: a run that is older has ended
         self.failed: OSError | None = None
@@ -68,8 +70,7 @@ class Disk:
 
     def write(self, fragment: bytes, times: boxes.FragmentTimes | None, arrived_us: int, sound: bool) -> None:
         """A whole fragment of the open segment. `arrived_us`: boot time of its newest sample; `sound`: sound is in it."""
-        if self.waiting_bytes + len(fragment) > self._limit and not self.refusing:
-            self._refuse(STALLED)
+        if self.waiting_bytes + len(fragment) > self._limit and self._refuse(STALLED):
             log.warning("disk stands still stream=%s waiting_bytes=%d what=recording paused, footage so far is safe", self._folder.name,
                         self.waiting_bytes)
             self._hand(0, self._after_stall)
@@ -97,14 +98,19 @@ class Disk:
             self.waiting_bytes += size
             self._news.notify()
 
-    def _refuse(self, why: str) -> None:
-        self.refusing, self.refusals = why, self.refusals + 1
+    def _refuse(self, why: str) -> bool:
+        """Begin to refuse; a stall is nothing beside a full disk. Whether this is news."""
+        with self._news:
+            if self.refusing in (why, FULL):
+                return False
+            self.refusing, self.refused_for, self.refusals = why, why, self.refusals + 1
+            return True
 
     # ---- the thread ----
 
     def _run(self) -> None:
         try:
-            self.seq = recover(self._folder)
+            self.seq = recover(self._folder, self._left)
             while (job := self._next()) is not None:
                 job[1]()
                 with self._news:
@@ -204,8 +210,7 @@ class Disk:
         if not self._told:
             self._told = True
             log.warning("disk full stream=%s what=recording paused, footage so far is safe; retry_s=%g", self._folder.name, RETRY_S)
-        if self.refusing != FULL:
-            self._refuse(FULL)
+        self._refuse(FULL)
         self._retry_s = time.monotonic() + RETRY_S
         if self._file is not None:
             self._seal(End(None, None, FULL, 0))
@@ -217,3 +222,6 @@ class Disk:
         self._retry_s = time.monotonic() + RETRY_S
         self.refusing = ""
         self._publish()             # refuses again if there is no room yet
+        left, self._left = self._left, []
+        if not self.refusing:
+            recover_rest(self._folder, left, self._left)

@@ -76,6 +76,11 @@ class Feed:
         """Leave after the next sample, for good."""
         self._stop.set()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs. It ends only when told, or by a defect."""
+        return self._thread.is_alive()
+
     def join(self, seconds: float) -> bool:
         """Whether the thread is gone. One that hangs in a driver is not."""
         self._thread.join(seconds)

@@ -76,9 +76,11 @@ class Hearing:
                 self.refused += 1
         if not rate:
             return
-        if any(frame.shape != frames[0].shape for frame in frames):
-            frames = [np.concatenate(frames, axis=1)]
-        self._count(np.abs(np.stack(frames)), rate)
+        if any(frame.shape != frames[0].shape for frame in frames):     # another number of channels, or of samples
+            for frame in frames:
+                self._count(np.abs(frame)[None], rate)
+        else:
+            self._count(np.abs(np.stack(frames)), rate)
 
     def _count(self, level: np.ndarray[Any, Any], rate: int) -> None:
         """`level`: packets x channels x samples, absolute, full scale 1."""

@@ -12,7 +12,7 @@ import logging
 import os
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,14 +67,31 @@ def day_folders(folder: Path) -> Iterator[Path]:
     yield from sorted(path for path in folder.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]") if path.is_dir())
 
 
-def recover(folder: Path) -> int:
-    """Seal what a crash left below a stream's folder; the number for the next new segment. OSError: the disk's."""
+def recover(folder: Path, left: list[Path] | None = None) -> int:
+    """Seal what a crash left below a stream's folder; the number for the next new segment.
+
+    What cannot be sealed stops nothing: an unreadable file is set aside, one that found no room is named in `left` for another try.
+    """
     found = survey(folder)
-    for path in found.unsealed:
-        recover_segment(folder, path)
+    recover_rest(folder, found.unsealed, [] if left is None else left)
     for path in found.remains:              # notes that the sidecar has replaced, half-written sidecars: no footage
-        durable.remove(path)
+        with suppress(OSError):
+            durable.remove(path)
     return found.next_seq
+
+
+def recover_rest(folder: Path, paths: Iterable[Path], left: list[Path]) -> None:
+    """Seal these segments, as `recover` does."""
+    for path in paths:
+        try:
+            recover_segment(folder, path)
+        except OSError as error:
+            log.error("segment not recovered stream=%s name=%s errno=%s", folder.name, path.name, error.errno)
+            if is_disk_full(error):
+                left.append(path)
+                continue
+            with suppress(OSError):         # a sector that cannot be read must not keep the stream from recording
+                set_aside(folder, path, "unreadable")
 
 
 def recover_segment(folder: Path, path: Path) -> None:

@@ -26,8 +26,8 @@ from edge.clock import US, Clock, Stamp
 
 SOUND_WAIT_US = US
 """A new file waits so long, in memory, for its first sound."""
-STEP_US = 60 * US
-"""No sample follows another by more than this within a run: MP4 bears 2^31 ticks, and FFmpeg ends the process over more."""
+STEP_US = 600 * US
+"""No sample follows another by more than this within a file: MP4 bears 2^31 ticks, and FFmpeg ends the process over more."""
 CHANGES, CHANGES_US = 6, 60 * US
 """A camera that changes its picture more often than so many times in a minute gets no new file for each change: the parameter sets
 are in the stream as well, and thousands of tiny files help nobody."""
@@ -44,6 +44,7 @@ class _Turn:
     reason: str
     waiting: list[Piece]
     sounds: bool = False
+    late: bool = False      # sound came, but of the time before the turn
 
 
 class Rolling:
@@ -65,7 +66,7 @@ class Rolling:
         self._bases: list[tuple[int, int]] = []
         self._shifts: list[int] = []
         self._zero = Fraction(0)
-        self._newest: list[int | None] = []     # dts of each track's newest sample in this run
+        self._newest: list[int | None] = []     # dts of each track's newest sample in this file
         self._held: Piece | None = None         # the newest leading sample: how long it lasts is not known yet
         self._behind: list[Piece] | None = None     # sound that comes before a file's first picture is let go: a file begins with a picture
         self._step = 0                          # what the one before lasted, in its track's ticks
@@ -100,14 +101,14 @@ class Rolling:
         """Record one sample."""
         disk = self._disk
         if self._timeline is not None and disk.refusals != self._refusals:
-            self._leave(disk.refusing)          # the disk has ended the run, with its reason: a new one, when it takes again
+            self._leave(disk.refused_for)       # the disk has ended the run, with its reason: a new one, when it takes again
         if disk.refusing:
             self.lost += 1
             return
         self._arrived_us = piece.arrived_us
         if piece.track != 0:
             self._sound_us = piece.arrived_us
-        elif self._held is not None and self._is_far(piece, (piece.packet.dts or 0) - (self._held.packet.dts or 0)):
+        elif (last := self._last()) is not None and self._is_far(piece, (piece.packet.dts or 0) - (last.packet.dts or 0)):
             self.end("camera-lost")             # one run bears no such step
         if self._timeline is None:
             if piece.track != 0 or not self._is_key(piece):
@@ -132,14 +133,21 @@ class Rolling:
 
     # ---- inside ----
 
+    def _last(self) -> Piece | None:
+        """The newest leading sample that is not on its way yet."""
+        waiting = [piece for piece in self._turn.waiting if piece.track == 0] if self._turn is not None else []
+        return waiting[-1] if waiting else self._held
+
     def _wait_for_sound(self, turn: _Turn, piece: Piece) -> None:
         """A file is to begin. Sound from before the turn goes to the old one; the first from behind it, or patience, opens the new one."""
         if piece.track != 0 and self._muxer is not None and self._media_us(piece) < turn.media_us:
             self._take_sound(piece)
+            turn.late = True
             return
         turn.waiting.append(piece)
         turn.sounds |= piece.track != 0
         if turn.sounds or piece.arrived_us - turn.waiting[0].arrived_us > SOUND_WAIT_US:
+            turn.sounds |= turn.late            # it lags behind the picture by more than is waited for: its first is from before the turn
             self._pass_on(turn)
 
     def _pass_on(self, turn: _Turn) -> None:
@@ -274,6 +282,7 @@ class Rolling:
         self._boundary_us = (turn.stamp.utc_us - offset) // length * length + length + offset
         self._opened_us = self._arrived_us
         self._behind = [] if turn.sounds else None
+        self._newest[1:] = [None] * (len(self._newest) - 1)     # sound may have been away for longer than a file bears
 
     def _on_fragment(self, fragment: bytes, times: boxes.FragmentTimes | None) -> None:
         opening, self._opening = self._opening, None

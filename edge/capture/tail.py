@@ -150,7 +150,7 @@ class Tail:
         try:
             size = self._path.stat().st_size
         except FileNotFoundError:
-            self._path = None
+            self._path, self._reached = None, self._reached - 1     # nothing came of it: the next file has its number
             return True
         self._still = self._still + 1 if size == self._size else 0
         self._size = size

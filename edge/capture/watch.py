@@ -294,16 +294,18 @@ class Safely:
     """Takes steps of which none must end the others: what the disk refuses is told once, and tried again with the next look."""
 
     def __init__(self) -> None:
-        self._failing: dict[str, int | None] = {}
+        self._failing: dict[str, str] = {}
 
     def __call__(self, name: str, step: Callable[[], None]) -> None:
-        """Take a step; an OSError is logged if it is another than the last time."""
+        """Take a step; a fault is logged if it is another than the last time. One camera's nonsense must not blind the others' watch."""
         try:
             step()
-        except OSError as error:
-            if self._failing.get(name, 0) != error.errno:
-                log.warning("watcher hindered step=%s errno=%s what=the recording goes on, this is tried again", name, error.errno)
-            self._failing[name] = error.errno
+        except Exception as error:
+            what = str(getattr(error, "errno", None) or type(error).__name__)
+            if self._failing.get(name) != what:
+                log.warning("watcher hindered step=%s error=%s what=the recording goes on, this is tried again", name, what,
+                            exc_info=None if isinstance(error, OSError) else error)
+            self._failing[name] = what
         else:
-            if self._failing.pop(name, 0):
+            if self._failing.pop(name, ""):
                 log.info("watcher goes on step=%s", name)

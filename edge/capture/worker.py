@@ -11,6 +11,7 @@ Started by recorder, or by hand: `python -m edge.capture.worker --spec JSON --fo
 from __future__ import annotations
 
 import argparse
+import ctypes
 import fcntl
 import logging
 import os
@@ -42,10 +43,14 @@ DONE, STORAGE_REFUSED, LOCKED, STUCK, DISK_FAILED = 0, 3, 4, 5, 6
 LOCK_S = 10.0
 LOOK_S, TELL_S = 0.5, 1.0
 FROZEN_US = 5 * US
+MALLOC = ((-3, 1 << 16), (-1, 1 << 20), (-8, 2))
+"""mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD (bytes), M_ARENA_MAX."""
 STUCK_US = 4 * US
 CURE_AGAIN_US = 600 * US
 """A new connection costs two seconds of sound, and a room may stand so still that its picture only looks frozen."""
-FEED_END_S = 3.0
+FEED_TAIL_S, FEED_END_S = 0.5, 6.0
+"""For what was read already; and for the TEARDOWN behind a read that waits its five seconds."""
+LATE_US = 5 * US
 OPEN_US = 30 * US
 """A camera that answers nothing is given up after 10 s; a driver that has not let go by now never will."""
 WINDOW = 5
@@ -78,9 +83,15 @@ class Leash:
 
     def hold(self, stdin: int) -> None:
         """Listen. Must be called by the main thread."""
+        told: queue.SimpleQueue[int] = queue.SimpleQueue()      # which alone may be touched while the main thread is anywhere
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGABRT):
-            signal.signal(number, lambda *_: self.stopped.set())
+            signal.signal(number, lambda number, _: told.put(number))
+        threading.Thread(target=self._obey, args=(told,), name="signals", daemon=True).start()
         threading.Thread(target=self._listen, args=(stdin,), name="leash", daemon=True).start()
+
+    def _obey(self, told: queue.SimpleQueue[int]) -> None:
+        told.get()
+        self.stopped.set()
 
     def _listen(self, stdin: int) -> None:
         rest = b""
@@ -149,14 +160,17 @@ class Worker:
 
     # ---- the main thread ----
 
-    def watch(self, leash: Leash) -> int:
+    def watch(self, leash: Leash, feed: Feed) -> int:
         """Until the leash says stop, or something makes it useless to go on. The exit code. OSError: the disk failed."""
         while not leash.stopped.wait(LOOK_S):
             if self._disk.failed is not None:
                 raise self._disk.failed
+            if not feed.alive:
+                log.error("the reading thread ended stream=%s what=the worker leaves, another begins", self._spec.id)
+                return STUCK
             now = self._clock.now().boot_us
             with self._turn:
-                self._judge()
+                self._judge(now)
                 self._cure_frozen(now)
                 if self._stands_still(now):
                     return STUCK
@@ -166,8 +180,11 @@ class Worker:
 
     def finish(self) -> None:
         """Record what was read, hand all to the disk and say so."""
-        with self._turn:
-            self._end("stopped")
+        try:
+            with self._turn:
+                self._end("stopped")
+        except Exception:                           # a defect must not cost what is in memory already
+            log.exception("the last fragment is lost stream=%s", self._spec.id)
         self._set("lost", "stopped")
         self._disk.close()
         while not self._disk.join(TELL_S):          # as long as the disk takes: what waits in memory is footage
@@ -186,12 +203,20 @@ class Worker:
         self._set("refused", reason)
         self.tell()
 
-    def _judge(self) -> None:
-        if self._disk.refusing:
-            self._set("lost", self._disk.refusing)
-        elif self._state != "recording" and self._opening and self._disk.run == self._rolling.run and self._disk.run_frames:
-            self._set("recording", "")
-            log.info("recording stream=%s", self._spec.id)
+    def _judge(self, now: int) -> None:
+        """Recording is what reaches the disk, not what comes from the camera."""
+        disk = self._disk
+        if disk.refusing:
+            self._set("lost", disk.refusing)
+        elif self._opening and disk.run == self._rolling.run and disk.run_frames:
+            late = now - disk.newest_boot_us > LATE_US
+            if late and not disk.waiting_bytes and now - self._heard_us < US:
+                log.error("samples come and none is recorded stream=%s", self._spec.id)
+                self._give_up(now)
+                return
+            if self._state != "recording":
+                log.info("recording stream=%s", self._spec.id)
+            self._set("recording", "disk-slow" if late else "")
 
     def _end(self, end_reason: str) -> None:
         self._opening = 0
@@ -227,18 +252,18 @@ class Worker:
         """Renew the status file."""
         now = self._clock.now().boot_us
         self._news, self._told_us = False, now
-        disk, samples = self._disk, self._rolling.samples
-        if self._history and (samples < self._history[-1][1] or disk.run_bytes < self._history[-1][2]):
+        disk, frames = self._disk, self._disk.run_frames
+        if self._history and (frames < self._history[-1][1] or disk.run_bytes < self._history[-1][2]):
             self._history.clear()       # another run
-        self._history.append((now, samples, disk.run_bytes))
+        self._history.append((now, frames, disk.run_bytes))
         then = self._history[0]
         took = max(1, now - then[0])
         leading, sync = self._tracks[0] if self._tracks else None, self._source.sync
         status = StreamStatus(
             stream=self._spec.id, kind=self._spec.kind, pid=os.getpid(), state=self._state, reason=self._reason, run=disk.run,
             seq=max(0, disk.seq - 1), since_boot_us=self._since_us, last_sample_boot_us=disk.newest_boot_us,
-            last_sample_utc_us=disk.newest_utc_us, boot_id=boot_id(), frames=disk.run_frames, bytes=disk.run_bytes,
-            fps_x100=(samples - then[1]) * 100 * US // took, kbps=(disk.run_bytes - then[2]) * 8000 // took,
+            last_sample_utc_us=disk.newest_utc_us, boot_id=boot_id(), frames=frames, bytes=disk.run_bytes,
+            fps_x100=(frames - then[1]) * 100 * US // took, kbps=(disk.run_bytes - then[2]) * 8000 // took,
             width=leading.width if leading else 0, height=leading.height if leading else 0,
             codec="+".join(t.codec for t in self._tracks), segments=disk.segments, updated_boot_us=now, dropped=self._rolling.dropped,
             last_sound_boot_us=disk.newest_sound_boot_us, buffered_bytes=disk.waiting_bytes,
@@ -265,7 +290,15 @@ class LogAside:
         return self._lines.empty()
 
 
-def take_lock(folder: Path, seconds: float = LOCK_S, meanwhile: Callable[[], None] = lambda: None) -> IO[bytes] | None:
+def give_back_memory() -> None:
+    """Let glibc give freed fragments back to the system. Left to itself it learns to keep them, and a worker grows by 10 MB in an hour."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for setting, value in MALLOC:
+            libc.mallopt(setting, value)
+
+
+def take_lock(folder: Path, seconds: float = LOCK_S) -> IO[bytes] | None:
     """Hold the stream's folder; None if another process still does after `seconds`. Closing the file lets go."""
     durable.make_folder(folder)
     handle = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
@@ -278,7 +311,6 @@ def take_lock(folder: Path, seconds: float = LOCK_S, meanwhile: Callable[[], Non
             if time.monotonic() > until:
                 handle.close()
                 return None
-            meanwhile()
             time.sleep(0.05)
 
 
@@ -289,6 +321,7 @@ def run_worker(spec: StreamSpec, footage: Path, run_dir: Path, clock_state: Call
     `clock_state` says at each segment's beginning whether the wall clock is synced, unsynced or unknown.
     """
     av.logging.set_level(None)
+    give_back_memory()
     logged, clock = LogAside(), clock or SystemClock()
     disk = Disk(footage / spec.id, clock, spec.buffer_mb * 1_000_000)
     rolling, source = Rolling(spec, disk, clock, clock_state), build_source(spec)
@@ -298,7 +331,7 @@ def run_worker(spec: StreamSpec, footage: Path, run_dir: Path, clock_state: Call
     leash.hold(stdin)
     try:
         check_storage(footage, storage_uuid)
-        lock = take_lock(footage / spec.id, meanwhile=worker.tell)
+        lock = take_lock(footage / spec.id)
         if lock is None:
             worker.refuse("locked")
             log.error("another worker records this stream stream=%s", spec.id)
@@ -307,7 +340,7 @@ def run_worker(spec: StreamSpec, footage: Path, run_dir: Path, clock_state: Call
             status_path(run_dir, spec.id).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             disk.start()
             feed.start()
-            return _leave(worker.watch(leash), feed, logged, worker)
+            return _leave(worker.watch(leash, feed), feed, logged, worker)
     except StorageRefused as refusal:
         worker.refuse("storage-refused")
         log.error("%s", refusal)
@@ -321,9 +354,10 @@ def run_worker(spec: StreamSpec, footage: Path, run_dir: Path, clock_state: Call
 def _leave(code: int, feed: Feed, logged: LogAside, worker: Worker | None = None) -> int:
     """Seal what was recorded, give the camera its TEARDOWN; a thread that hangs in a driver must not hold up the end."""
     feed.stop()
-    gone = not feed.started or feed.join(FEED_END_S)
+    gone = not feed.started or feed.join(FEED_TAIL_S)
     if worker is not None:
         worker.finish()
+    gone = gone or feed.join(FEED_END_S)
     if not logged.told() or not gone:       # at the ordinary end of a program both would be waited for
         os._exit(code)
     return code
