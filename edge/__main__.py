@@ -15,15 +15,17 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge import __version__
 
 if TYPE_CHECKING:
     from edge.capture.streams import StreamSpec
     from edge.config import Config
+    from edge.web.texts import Texts
 
 SITE_CONFIG = Path("/etc/edge/edge.toml")
 
@@ -134,12 +136,22 @@ def _add_keeping(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     v = config(key.add_parser("install", help="put the issued certificate and the authority's root in place"), _key_install)
     v.add_argument("--certificate", type=Path, required=True, help="PEM chain: the device's leaf, then intermediates")
     v.add_argument("--root", type=Path, required=True, help="PEM of the authority's root")
+    roster = group("roster", "a session's list of candidates from a file: import")
+    v = config(roster.add_parser("import", help="show what a CSV or XLSX would change; take it when two have signed"), _roster_import)
+    v.add_argument("file", type=Path)
+    v.add_argument("--session", required=True, help="the session's id")
+    v.add_argument("--dry-run", action="store_true", help="only show what would change")
+    v.add_argument("--expect", metavar="DIGEST", help="take it only if what would change has this digest (of a dry run)")
+    v.add_argument("--by", metavar="STAFF_ID", help="the chief, who signs")
+    v.add_argument("--second", metavar="STAFF_ID", help="the second person who signs")
+    v.add_argument("--reason", help="why the platform's own list is not used")
+    v.add_argument("--secrets-from", type=Path, help="file with two lines, the chief's PIN and the second person's, instead of asking")
     storage = group("storage", "the footage folder: init")
     config(storage.add_parser("init", help="give the mounted data disk its identity, and pin it"), _storage_init)
 
 
 def _add_doctor(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "what is right with the room's equipment, and what to set: cameras"
+    text = "what is right with the room's equipment, and what to set: cameras, reader"
     doctor = verbs.add_parser("doctor", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
     v = doctor.add_parser("cameras", help="find the cameras, ask them over ONVIF, look at what arrives; changes nothing")
     v.add_argument("--config", type=Path, help="configuration file, whose network cameras are looked at too")
@@ -147,10 +159,17 @@ def _add_doctor(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     v.add_argument("--credentials", type=Path, help="file with user:password for cameras that are in no configuration")
     v.add_argument("--json", action="store_true", help="the report as one JSON object")
     v.set_defaults(verb=_doctor_cameras)
+    v = doctor.add_parser("reader", help="the ID-card reader: port, bit rate, module, time of each step with a card; changes nothing")
+    v.add_argument("--config", type=Path, help="configuration file; its reader is looked at")
+    v.add_argument("--port", type=Path, help="look at this serial port instead")
+    v.add_argument("--usb", metavar="ID", help="look at this USB reader instead: 0400:c35a, or 0400:c35a@1-1.2")
+    v.add_argument("--seconds", type=float, default=15, help="how long to wait for a card (default 15; 0: look at the reader alone)")
+    v.add_argument("--json", action="store_true", help="the report as one JSON object")
+    v.set_defaults(verb=_doctor_reader)
 
 
 def _add_sims(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "simulated devices at the far end of the real wire: card-reader, tap, platform"
+    text = "simulated devices at the far end of the real wire: card-reader, tap, fault, platform"
     sims = verbs.add_parser("sim", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
     v = sims.add_parser("card-reader", help="a reader behind a pty")
     v.add_argument("--link", type=Path, required=True, help="the symbolic link that names the pty")
@@ -160,6 +179,10 @@ def _add_sims(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     v.add_argument("name", help="样例甲, 样例乙, …")
     v.add_argument("--control", type=Path, help="the reader's socket (default: the demo's)")
     v.set_defaults(verb=_sim_tap)
+    v = sims.add_parser("fault", help="spoil what the simulated reader answers, pull its plug, swap cards: one line of its console")
+    v.add_argument("words", nargs="+", metavar="WORD", help="noise, half, checksum, timeout, status 41 on read 3, unplug, lay NAME, …")
+    v.add_argument("--control", type=Path, help="the reader's socket (default: the demo's)")
+    v.set_defaults(verb=_sim_fault)
     v = sims.add_parser("platform", help="the province's platform on loopback, with an authority of its own")
     v.add_argument("--dir", type=Path, required=True, help="its folder: authority and books")
     v.add_argument("--port", type=int, required=True)
@@ -247,13 +270,24 @@ def _doctor_cameras(args: argparse.Namespace) -> int:
     return doctor_cameras(config, args.address, account, args.json)
 
 
+def _doctor_reader(args: argparse.Namespace) -> int:
+    from edge.config import ReaderSection
+    from edge.doctor_reader import doctor_reader
+    named = {key: value for key, value in (("port", args.port), ("usb", args.usb)) if value is not None}
+    config = _load(args) if args.config or (_site_config() and not named) else None
+    try:
+        section = ReaderSection(**named) if named else config.reader if config else ReaderSection()
+    except ValueError:
+        raise Refused(f"{args.usb!r} names no USB reader; one looks like 0400:c35a or 0400:c35a@1-1.2. Nothing was opened.") from None
+    return doctor_reader(section, args.seconds, config.room.allow_demo_ids if config else True, args.json)
+
+
 # ---- evidence ---------------------------------------------------------------------------------------------------------
 
 def _export(args: argparse.Namespace) -> int:
     """Through the running room, because it alone writes the journal; without one, with the same code."""
     from edge import app
-    if not re.fullmatch(r"S[0-9]{8}-[A-Z0-9]{4}-R[0-9]{2}-[0-9]{2}", args.session):
-        raise Refused(f"{args.session!r} is no session's id; one looks like S20261126-KD01-R01-02. Nothing was written.")
+    _must_be_session(args.session)
     report = asyncio.run(app.export_session(_load(args), args.session, args.to.resolve()))
     print("\n".join([*report["lines"], f"{report['verdict']}: {report['first']}" if report["first"] else report["verdict"]]))
     print(f"written to {args.to}; an auditor begins with VERIFY.md")
@@ -325,6 +359,82 @@ def _staff_remove(args: argparse.Namespace) -> int:
     return 0
 
 
+def _roster_import(args: argparse.Namespace) -> int:
+    """Two requests: what would change, and (with the signatures) take exactly that."""
+    from edge import app
+    from edge.rosterfile.table import MOST_BYTES
+    _must_be_session(args.session)
+    with args.file.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise Refused(f"{args.file} is larger than {MOST_BYTES >> 20} MB; keep only the sheet with the list. Nothing was changed.")
+    config = _load(args)
+    try:
+        shown = asyncio.run(app.import_roster(config, args.session, data))
+        print("\n".join(_preview(shown)))
+        if args.dry_run or shown["faults"] or shown["bar"]:
+            return 1 if shown["faults"] or shown["bar"] not in ("", "roster-is-the-same") else 0
+        if args.expect and shown["digest"] != args.expect:
+            raise Refused("what would change is no longer what you expect. Nothing was changed; look at it again with --dry-run")
+        asyncio.run(app.import_roster(config, args.session, data, digest=shown["digest"], **_signatures(args)))
+    except app.Refused as refused:
+        texts = _english()
+        raise Refused(f"{texts.word('en', 'refusal', refused.word, **refused.facts)} "
+                      f"{texts.word('en', 'refusal-next', refused.word, **refused.facts)}") from None
+    print(f"imported: {shown['people']} people are the list of {args.session} now")
+    return 0
+
+
+def _signatures(args: argparse.Namespace) -> dict[str, str]:
+    if not (args.by and args.second and args.reason):
+        raise Refused("--by, --second and --reason are needed to import. Nothing was changed; --dry-run needs none of them")
+    if args.secrets_from:
+        pins = args.secrets_from.read_text(encoding="utf-8").splitlines()
+        if len(pins) < 2:
+            raise Refused(f"{args.secrets_from} must hold two lines: the chief's PIN, the second person's. Nothing was changed")
+    else:
+        pins = [getpass.getpass(f"PIN of {args.by}: "), getpass.getpass(f"PIN of {args.second}: ")]
+    return {"by": args.by, "pin": pins[0], "second": args.second, "second_pin": pins[1], "reason": args.reason}
+
+
+def _preview(shown: dict[str, Any]) -> Iterator[str]:
+    """What an import would change, people masked as on the pages."""
+    texts = _english()
+
+    def column(key: str) -> str:
+        return texts.word("en", "import-column", key)
+
+    for fault in shown["faults"]:
+        facts = {key: column(str(value)) if key == "column" else value for key, value in fault["facts"].items()}
+        where = f"row {fault['row']}, {column(fault['column'])}: " if fault["row"] else ""
+        yield where + texts.word("en", "import-fault", fault["word"], **facts)
+    if shown["faults"]:
+        yield f"faults in the file: {len(shown['faults'])}. Nothing was changed; mend it and try again"
+        return
+    for sign, people in (("+", shown["added"]), ("-", shown["removed"]), ("~", shown["changed"])):
+        for person in people:
+            fields = ", ".join(f"{column(key)} {before} -> {after}" for key, (before, after) in person.get("fields", {}).items())
+            yield f"{sign} {person['seat'] or '–':<4} {person['name']} {person['number']}" + (f"  {fields}" if fields else "")
+    if shown["unused"]:
+        yield texts.say("en", "import.unused", names=", ".join(shown["unused"]))
+    if shown["passed_over"]:
+        yield texts.say("en", "import.passed-over", rows=", ".join(map(str, shown["passed_over"])))
+    yield (f"{shown['people']} people in the file: {len(shown['added'])} added, {len(shown['removed'])} taken off, "
+           f"{len(shown['changed'])} changed; digest {shown['digest']}")
+    if shown["bar"]:
+        yield f"{texts.word('en', 'refusal', shown['bar'])} {texts.word('en', 'refusal-next', shown['bar'])}"
+
+
+def _english() -> Texts:
+    from edge.web.texts import Texts
+    return Texts.load()
+
+
+def _must_be_session(text: str) -> None:
+    if not re.fullmatch(r"S[0-9]{8}-[A-Z0-9]{4}-R[0-9]{2}-[0-9]{2}", text):
+        raise Refused(f"{text!r} is no session's id; one looks like S20261126-KD01-R01-02. Nothing was written.")
+
+
 def _key_init(args: argparse.Namespace) -> int:
     from edge.evidence.keys import init_device_key
     config = _load(args)
@@ -380,16 +490,24 @@ def _sim_reader(args: argparse.Namespace) -> int:
 
 
 def _sim_tap(args: argparse.Namespace) -> int:
+    from edge.sim.card_reader import run_tap
+    return run_tap(args.name, _sim_control(args))
+
+
+def _sim_fault(args: argparse.Namespace) -> int:
+    from edge.sim.card_reader import run_fault
+    return run_fault(" ".join(args.words), _sim_control(args))
+
+
+def _sim_control(args: argparse.Namespace) -> Path:
     from edge import demo
     from edge.config import load
-    from edge.sim.card_reader import run_tap
-    control = args.control
-    if control is None:
-        path = demo.config_path(demo.default_folder())
-        if not path.exists():
-            raise Refused("no demo room has been started here yet; start it with ./run, or name the reader's socket with --control")
-        control = load(path).paths.run / "sim-card-reader.sock"
-    return run_tap(args.name, control)
+    if args.control is not None:
+        return Path(args.control)
+    path = demo.config_path(demo.default_folder())
+    if not path.exists():
+        raise Refused("no demo room has been started here yet; start it with ./run, or name the reader's socket with --control")
+    return load(path).paths.run / "sim-card-reader.sock"
 
 
 def _sim_platform(args: argparse.Namespace) -> int:

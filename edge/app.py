@@ -8,6 +8,7 @@ else; it knows no cameras and never loads PyAV or OpenCV. Read `build_room` from
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import logging
 import random
@@ -18,7 +19,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
@@ -26,6 +27,7 @@ import uvicorn
 from edge import __version__, durable, followers, status
 from edge.capture.control import RecorderControl, read_status, read_watch
 from edge.capture.intake import NOTE_WAIT_S, AlarmWatch, Intake, StreamWatch
+from edge.capture.still import still
 from edge.capture.storage_id import StorageRefused, check_storage, pinned
 from edge.clock import SystemClock, boot_id
 from edge.config import Config
@@ -34,7 +36,6 @@ from edge.evidence.envelope import FileSigner
 from edge.evidence.keys import fingerprint, read_certificates, role_of
 from edge.evidence.manifest import RoomFacts
 from edge.export import NotExportable, examine, export
-from edge.idcheck.port import SerialPort
 from edge.idcheck.reader import CardSeen, CardUnreadable, Reader, ReaderStatus
 from edge.notary import Notary
 from edge.programs import NotReady, Task, until_stopped
@@ -45,6 +46,7 @@ from edge.storage.database import Database
 from edge.storage.journal import Journal
 from edge.storage.logins import Logins
 from edge.storage.outbox import Outbox
+from edge.storage.photos import Photos
 from edge.storage.retention import IdleRetention
 from edge.storage.staff import StaffBook
 from edge.upload.courier import Courier
@@ -54,6 +56,9 @@ from edge.upload.platform import PlatformClient, open_http
 from edge.upload.timetable import Timetable
 from edge.web.app import Desk, build_web
 from edge.web.local import build_local
+
+if TYPE_CHECKING:
+    from edge.faces import FaceAdvice
 
 log = logging.getLogger(__name__)
 
@@ -90,19 +95,25 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     room = Room(clock, Journal(database, chain.link), catalog, outbox, staff, Instruments(
         streams={s.id: s.kind for s in specs}, stream_status=partial(read_status, paths.run),
         watch=partial(read_watch, paths.run), reader=lambda: reader_status(), disk=partial(_disk, config), clock=status.probe_clock,
-    ), Rules(room_code=config.room.code, require_sync=config.clock.require_sync, hmac_key=subject_key))
+        door_still=(lambda: still(paths.run, door, clock.now())) if (door := config.checkin.door_camera) else None,
+    ), Rules(room_code=config.room.code, require_sync=config.clock.require_sync, hmac_key=subject_key, wedge=config.reader.wedge,
+             allow_demo_ids=config.room.allow_demo_ids), Photos(paths.state / "photos"))
+
+    advice = _advice(config, room)
 
     async def report(event: e.Event) -> None:
         await room.report(event)
 
     async def from_reader(fact: CardSeen | CardUnreadable | e.Event) -> None:
         if isinstance(fact, CardSeen | CardUnreadable):
+            if advice is not None and isinstance(fact, CardSeen) and fact.photo is not None:
+                advice.chip(room.subject(fact.identity.number), fact.photo, fact.at)
             await room.card(fact)
         else:
             await room.report(fact)
 
-    reader = Reader(SerialPort(config.reader.port, config.reader.baud), from_reader, clock, config.reader.poll_s,
-                    config.room.allow_demo_ids)
+    reader = Reader(config.reader.wire(), from_reader, clock, config.reader.poll_s,
+                    config.room.allow_demo_ids, keep_photo=advice is not None and config.photo.decoder is not None)
     names = [s.id for s in specs]
     intake = Intake(paths.footage, names, room.segment, catalog.last_seq, clock, paths.run,
                     min(NOTE_WAIT_S, config.recording.seal_wait_s / 2))         # sealing does not wait for notes
@@ -143,6 +154,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("courier", courier.run), ("nudge", partial(followers.outbox, room, courier)), ("timetable", timetable.run),
         ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run),
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
+        *((("faces", advice.run),) if advice is not None else ()),
     ), hand_out)
 
 
@@ -221,6 +233,47 @@ async def export_session(config: Config, session: str, to: Path) -> dict[str, An
     body: dict[str, Any] = answer.json()
     if answer.status_code != 200:
         raise NotExportable(str(body.get("facts", {}).get("detail", body)))
+    return body
+
+
+def _advice(config: Config, room: Room) -> FaceAdvice | None:
+    """Advice on faces, where it is switched on. Where not, nothing of it is loaded (R60)."""
+    door, face, photo = config.checkin.door_camera, config.face, config.photo
+    if not face.enabled or door is None:
+        return None
+    from edge import faces
+    from edge.idcheck import face as program
+    from edge.idcheck import photo as chip
+
+    decoder = None
+    if photo.decoder is not None and photo.decoder_sha256 is not None:
+        decoder = chip.LibraryDecoder(chip.worker(photo.decoder, photo.decoder_sha256, photo.decoder_function))
+    return faces.FaceAdvice(room, faces.Means(
+        comparer=program.FaceProgram(program.worker(face.engine)), still=partial(still, config.paths.run, door),
+        enrolment=config.paths.state / "enrolment", limits=program.Limits(face.match_x1000, face.review_x1000),
+        chip_limits=program.Limits(face.chip_match_x1000, face.chip_review_x1000), decoder=decoder))
+
+
+class Refused(Exception):
+    """The running room did not do what a command asked; nothing was changed. `word`: key of the texts, `facts` fill it in."""
+
+    def __init__(self, word: str, facts: dict[str, Any]) -> None:
+        super().__init__(word)
+        self.word, self.facts = word, facts
+
+
+async def import_roster(config: Config, session: str, file: bytes, **signed: str) -> dict[str, Any]:
+    """`edge roster import`: asks the running room what `file` would change (`web.imports.as_json`); with `digest` and signatures it is
+    taken. Refused if the room says no; NotReady if none runs: only a running room knows what is in force."""
+    channel = httpx.AsyncHTTPTransport(uds=str(config.paths.run / "room.sock"))
+    async with httpx.AsyncClient(transport=channel, base_url="http://room", timeout=httpx.Timeout(10, read=60)) as http:
+        try:
+            answer = await http.post(f"/sessions/{session}/files/roster", json={"file": base64.b64encode(file).decode(), **signed})
+        except (httpx.ConnectError, FileNotFoundError):
+            raise NotReady("no room is running here. Nothing was changed. Start it, then import the list.") from None
+    body: dict[str, Any] = answer.json()
+    if answer.status_code != 200:
+        raise Refused(str(body.get("refusal", "bad-request")), body.get("facts", {}))
     return body
 
 

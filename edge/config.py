@@ -10,12 +10,15 @@ import hashlib
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.capture.alarms import Limits
 from edge.capture.streams import StreamSpec
+
+if TYPE_CHECKING:
+    from edge.idcheck.port import Port
 
 
 class ConfigError(Exception):
@@ -55,16 +58,88 @@ class ClockSection(_Section):
 
 class ReaderSection(_Section):
     port: Path = Field(default=Path("/dev/idcard0"), description="serial port of the ID-card reader, by its udev name")
-    baud: Literal[115200, 57600, 38400, 19200, 9600] = Field(default=115200, description="bits per second; readers come set to 115200")
+    usb: str | None = Field(default=None, pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}(@[0-9]+-[0-9]+(\.[0-9]+)*)?$",
+                            description="a reader that is no serial port but a USB device (0400:c35a): vendor:product, with @1-1.2 for one "
+                                        "USB socket; `port` and `baud` then mean nothing")
+    baud: Literal[115200, 57600, 38400, 19200, 9600] = Field(
+        default=115200, description="bits per second; readers come set to 115200. One that is silent here is looked for at the others")
     poll_s: float = Field(default=0.4, gt=0.05, le=2, description="pause between two looks for a card (above 0.3 s by the makers)")
+    wedge: bool = Field(default=False,
+                        description="let a reader that types the number like a keyboard check people in: it proves less than the chip, and "
+                                    "manifests say `id_wedge`. Off: what it types only finds the person for a manual check")
+
+    def wire(self) -> Port:
+        """The port as configured, not opened."""
+        if self.usb is None:
+            from edge.idcheck.port import SerialPort
+            return SerialPort(self.port, self.baud)
+        # only here: the recorder reads this file too, and neither it nor a room with a serial reader needs libusb
+        from edge.idcheck.usb import UsbPort
+        return UsbPort(self.usb)
+
+
+class CheckinSection(_Section):
+    door_camera: str | None = Field(
+        default=None,
+        description="id of the stream that sees who stands at the card reader; for manual checks and for `face`. It should show a face at "
+                    "least 60 pixels wide in 640")
+
+
+class FaceSection(_Section):
+    """Limits: thousandths of the engine's distance, smaller is more alike (docs/operators/faces.md)."""
+
+    enabled: bool = Field(
+        default=False,
+        description="compare who stands at the door with the enrolment photo: advice only, needs the extra packages and "
+                    "`checkin.door_camera`. Off: nothing of it is loaded")
+    engine: Literal["dlib"] = Field(default="dlib", description="what compares; there is one")
+    match_x1000: int = Field(
+        default=450, ge=1, le=2000,
+        description="match up to this distance. Its authors say 600 for photos from the web; where all faces are of one region 400 to 450 "
+                    "is usual. Calibrate on your own people: at most 1 in 1,000 strangers may match")
+    review_x1000: int = Field(
+        default=600, ge=1, le=2000,
+        description="above a match and up to this somebody should look; beyond it no match. 600 is the authors' own limit")
+    chip_match_x1000: int = Field(
+        default=500, ge=1, le=2000,
+        description="the same with the photo of the card's chip: 102 x 126 pixels in 1 kB. So small a copy of one and the same picture "
+                    "measured 340 to 500 where a good one measured below 150")
+    chip_review_x1000: int = Field(
+        default=650, ge=1, le=2000,
+        description="the same; a person who looks is better than a wrong `no match`")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FaceSection:
+        if self.match_x1000 >= self.review_x1000 or self.chip_match_x1000 >= self.chip_review_x1000:
+            raise ValueError("a match limit lies at or above its review limit; then nothing would ever be shown to a person")
+        return self
+
+
+class PhotoSection(_Section):
+    decoder: Path | None = Field(
+        default=None,
+        description="library of the reader's maker that decodes the chip's photo (1,024 bytes of WLT); none ships with this program. Runs "
+                    "in a process of its own, without network and files")
+    decoder_sha256: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{64}$",
+                                       description="its SHA-256; another file is not loaded. Required with `decoder`")
+    decoder_function: str = Field(
+        default="_Unpack", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$",
+        description="its function, of the form int f(const char *wlt, int bytes, char *picture, int *picture_bytes)")
+
+    @model_validator(mode="after")
+    def _known(self) -> PhotoSection:
+        if (self.decoder is None) != (self.decoder_sha256 is None):
+            raise ValueError("`decoder` and `decoder_sha256` go together: which file, and what is in it")
+        return self
 
 
 class RecordingSection(_Section):
     segment_s: int = Field(default=60, ge=2, le=600, description="length of a segment file; a crash never costs a finished one")
     idle_keep_h: int = Field(default=24, ge=0, le=24 * 90,
                              description="hours that footage of no session is kept; 0 records only from preflight to sealing")
-    buffer_mb: int = Field(default=32, ge=4, le=512, description="per stream: what may wait in memory for a disk that stands still, in 10^6 "
-                                                                 "bytes; 32 holds a minute at 4 Mbit/s. What does not fit is a declared gap")
+    buffer_mb: int = Field(default=32, ge=4, le=512,
+                           description="per stream: what may wait in memory for a disk that stands still, in 10^6 bytes; 32 holds a minute "
+                                       "at 4 Mbit/s. What does not fit is a declared gap")
     seal_wait_s: int = Field(default=10, ge=1, le=120, description="longest wait for the last segments before a gap is declared")
 
 
@@ -76,11 +151,13 @@ class StreamSection(_Section):
     name_en: str = Field(description="the stream's name on English pages")
     url: str | None = Field(default=None, description="rtsp only: address without user or password")
     credentials: Path | None = Field(default=None, description="rtsp only: file with user:password, mode 0600")
-    transport: Literal["tcp", "udp"] = Field(default="tcp", description="rtsp only: tcp loses nothing on the way; udp for cameras that know no other")
+    transport: Literal["tcp", "udp"] = Field(default="tcp",
+                                             description="rtsp only: tcp loses nothing on the way; udp for cameras that know no other")
     device: str | None = Field(default=None, description="usb: the camera's path by id (/dev/v4l/by-id/…); microphone: (part of) the sound "
                                                          "system's name for it")
     sound: str | None = Field(default=None, description="usb only: (part of) the name of the microphone recorded with the picture")
-    driver: Literal["sounddevice", "pyaudio"] = Field(default="sounddevice", description="what reads the microphone; the other if one fails here")
+    driver: Literal["sounddevice", "pyaudio"] = Field(default="sounddevice",
+                                                      description="what reads the microphone; the other if one fails here")
     width: int = Field(default=640, ge=160, le=1920, description="usb and pattern: pixels")
     height: int = Field(default=360, ge=120, le=1080, description="usb and pattern: pixels")
     fps: int = Field(default=15, ge=1, le=30, description="usb and pattern: frames per second")
@@ -155,7 +232,8 @@ class WatchSection(_Section):
         description="too low: peak of a second at or below; an empty room's noise is about -50, digital zero is an alarm of its own")
     clipped_percent: float = Field(
         default=LIMITS.clipped_percent, gt=0, le=100,
-        description="clipping: per cent of a second's samples near full scale; loud speech has 0, a bang 0.2, speech overdriven by 12 dB has 4")
+        description="clipping: per cent of a second's samples near full scale; loud speech has 0, a bang 0.2, speech overdriven by 12 dB "
+                    "has 4")
 
     def limits(self) -> Limits:
         """As the watcher takes them."""
@@ -194,6 +272,9 @@ class Config(_Section):
     web: WebSection = WebSection()
     clock: ClockSection = ClockSection()
     reader: ReaderSection = ReaderSection()
+    checkin: CheckinSection = CheckinSection()
+    face: FaceSection = FaceSection()
+    photo: PhotoSection = PhotoSection()
     recording: RecordingSection = RecordingSection()
     watch: WatchSection = WatchSection()
     platform: PlatformSection
@@ -206,6 +287,15 @@ class Config(_Section):
         ids = [s.id for s in self.streams]
         if len(set(ids)) != len(ids):
             raise ValueError("two streams share one id")
+        return self
+
+    @model_validator(mode="after")
+    def _door(self) -> Config:
+        door = self.checkin.door_camera
+        if door is not None and door not in {s.id for s in self.streams if s.kind != "microphone"}:
+            raise ValueError(f"`checkin.door_camera` is {door!r}, which is no camera among the streams")
+        if self.face.enabled and door is None:
+            raise ValueError("`face.enabled` needs `checkin.door_camera`: which camera sees the door?")
         return self
 
     def specs(self) -> tuple[StreamSpec, ...]:
@@ -253,10 +343,11 @@ def _resolve(config: Config, folder: Path) -> Config:
     """Relative paths are relative to the file's folder (those of `evidence` to paths.state)."""
     paths = config.paths.model_copy(update={name: folder / getattr(config.paths, name) for name in ("state", "footage", "run")})
     reader = config.reader.model_copy(update={"port": folder / config.reader.port})
+    photo = config.photo.model_copy(update={"decoder": folder / config.photo.decoder}) if config.photo.decoder else config.photo
     platform = config.platform.model_copy(update={
         name: folder / value for name in ("client_cert", "client_key", "ca") if (value := getattr(config.platform, name))})
     streams = tuple(s.model_copy(update={"credentials": folder / s.credentials}) if s.credentials else s for s in config.streams)
-    return config.model_copy(update={"paths": paths, "reader": reader, "platform": platform, "streams": streams})
+    return config.model_copy(update={"paths": paths, "reader": reader, "photo": photo, "platform": platform, "streams": streams})
 
 
 def table() -> str:

@@ -74,7 +74,7 @@ class Notary:
             elif session.revisions and session.revisions[-1].digest is None:
                 await self._sign_manifest(session)
                 return True
-            elif (session.late_segments or self._declared_too_much(session)) and await self._amend(session):
+            elif (session.late_segments or session.late_corrections or self._declared_too_much(session)) and await self._amend(session):
                 return True
         return False
 
@@ -127,16 +127,18 @@ class Notary:
         return True
 
     async def _amend(self, session: Session) -> bool:
-        """Segments came after sealing: the next revision names them."""
+        """Segments came after sealing, or attendance was put right: the next revision says so."""
         last, events = session.revisions[-1], self._room.events(session.id)
-        newest = max(r.event.at for r in events if isinstance(r.event, e.SegmentStored))
+        kinds = (e.SegmentStored, e.AttendanceCorrected) if session.late_corrections else e.SegmentStored
+        newest = max(r.event.at for r in events if isinstance(r.event, kinds))
         if last.digest is None or 0 <= self._room.clock.now().us_since(newest) < LATE_REST_US:
             return False
         revision = last.number + 1
         await self._declare_gaps(session, self._segments(session), revision)
         state = self._room.state
         await self._room.report(e.SessionAmended(
-            at=self._room.clock.now(), session=session.id, revision=revision, reason="segment-recovered", amends=last.digest,
+            at=self._room.clock.now(), session=session.id, revision=revision,
+            reason="attendance-corrected" if session.late_corrections else "segment-recovered", amends=last.digest,
             open_receipt=session.open_receipt, prev_manifest=state.last_manifest, prev_receipt=state.last_manifest_receipt))
         return True
 
@@ -193,7 +195,8 @@ class Notary:
             title=plan["title"], scheduled_start_us=parse_utc(plan["scheduled_start"]), duration_min=plan["duration_min"],
             staff={s["staff_id"]: s["role"] for s in plan["staff"]}, min_proctors=rules["min_proctors"],
             late_cutoff_min=rules["late_cutoff_min"], checkin_open_min=rules["checkin_open_min"],
-            retention_policy=plan["retention_policy"], plan_sha256=hashlib.sha256(body).hexdigest(), source="platform"), body.decode()
+            earliest_leave_min=rules.get("earliest_leave_min", 30), retention_policy=plan["retention_policy"],
+            plan_sha256=hashlib.sha256(body).hexdigest(), source="platform"), body.decode()
 
     async def roster(self, plan_id: str, envelope: bytes) -> bool:
         """A roster envelope. True if nothing more is wanted of it; False: bring it again (its plan is unknown, or it proves nothing)."""

@@ -27,16 +27,19 @@ from edge.capture.intake import believed
 from edge.capture.sidecar import Sidecar
 from edge.clock import US, Clock, Stamp
 from edge.idcheck.reader import CardSeen, CardUnreadable, ReaderStatus
+from edge.sessions import door, machine
 from edge.sessions import events as e
-from edge.sessions import machine
+from edge.sessions.differences import compare
 from edge.sessions.identity import mask_name, mask_number
 from edge.sessions.machine import IllegalStep, RoomState, Session, State
+from edge.sessions.number import is_valid
 from edge.sessions.preflight import FRESH_MS, Preflight, ProbeReading, Readings, Result, StreamReading, judge
-from edge.sessions.roster import Candidate, Code, Roster, match
+from edge.sessions.roster import OFF_ROSTER, Candidate, Code, Roster, Verdict
 from edge.status import ClockReading, DiskReading
 from edge.storage.catalog import Catalog, Segment
-from edge.storage.journal import Beside, Journal, People, PlanText, SeenCard
+from edge.storage.journal import Beside, Journal, OffRoster, People, PlanText, SeenCard
 from edge.storage.outbox import Outbox
+from edge.storage.photos import Photos
 from edge.storage.staff import StaffBook
 
 log = logging.getLogger(__name__)
@@ -56,6 +59,13 @@ class Refusal(Exception):
         self.word, self.facts = word, facts
 
 
+def _differs(accepted: e.RosterAccepted | None) -> tuple[int, int, int]:
+    """What a signed list changed of the imported one before it: added, taken off, other facts."""
+    if accepted is None or accepted.source != "platform":
+        return 0, 0, 0
+    return accepted.added or 0, accepted.removed or 0, accepted.changed or 0
+
+
 @dataclass(frozen=True, slots=True)
 class Instruments:
     """What the Room can look at. Each is asked when needed, never stored."""
@@ -66,6 +76,7 @@ class Instruments:
     reader: Callable[[], ReaderStatus]
     disk: Callable[[], DiskReading]
     clock: Callable[[], ClockReading]
+    door_still: Callable[[], bytes | None] | None = None        # newest picture of the door's camera (JPEG); None: there is no such camera
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,8 @@ class Rules:
     room_code: str
     require_sync: bool
     hmac_key: bytes = field(repr=False)
+    wedge: bool = False                 # a reader that types numbers like a keyboard may check in (reader.wedge)
+    allow_demo_ids: bool = False            # config room.allow_demo_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +103,23 @@ class DoorVerdict:
     elsewhere: str | None = None
     reason: str = ""
     first_at_utc_us: int | None = None      # when an already admitted person came in
+    elsewhere_us: int | None = None         # when the session `elsewhere` begins; of one whose doors are still shut: when they should open
+    room: str = ""                          # the other room of this site, as people call it: R02
+    subject: str = field(default="", repr=False)    # stands for the card: one tone for each
+
+    @property
+    def time_us(self) -> int | None:
+        """The one moment that the wording of a verdict names."""
+        return self.first_at_utc_us if self.first_at_utc_us is not None else self.elsewhere_us
 
 
 class Room:
     """The exam room. Give it a journal that holds its past; it folds it and goes on from there."""
 
     def __init__(self, clock: Clock, journal: Journal, catalog: Catalog, outbox: Outbox, staff: StaffBook,
-                 instruments: Instruments, rules: Rules) -> None:
+                 instruments: Instruments, rules: Rules, photos: Photos | None = None) -> None:
         self.clock, self.catalog, self.outbox, self.staff = clock, catalog, outbox, staff
-        self.instruments, self.rules = instruments, rules
+        self.instruments, self.rules, self.photos = instruments, rules, photos
         self._journal = journal
         self._turn = asyncio.Lock()
         self._wakers: set[asyncio.Event] = set()
@@ -156,7 +177,7 @@ class Room:
         async with self._turn:
             session = self._session_at_the_door()
             if isinstance(card, CardUnreadable):
-                code = Code.DEMO if card.reason == "demo" else Code.CARD_UNREADABLE
+                code = door.judge_unreadable(card.reason)
                 verdict = DoorVerdict(card.at, code, session.id if session else None, reason=card.reason)
                 if session:
                     await self._append(e.AdmissionRefused(at=card.at, session=session.id, code=code))
@@ -170,33 +191,280 @@ class Room:
         session = self.state.sessions.get(self.state.live or "")
         return session if session and session.state in (State.CHECKIN, State.RUNNING, State.CLOSING) else None
 
+    async def wedge(self, session_id: str, number: str, by: str) -> DoorVerdict:
+        """A keyboard reader typed an ID number (normalised). It proves less than a chip: it counts only where the site says so
+        (`reader.wedge`), and the facts say `id_wedge`. Refusal `not-a-number` if it is no well-formed number, `no-wedge` if it may not."""
+        if not is_valid(number, allow_demo=self.rules.allow_demo_ids):
+            raise Refusal("not-a-number")
+        if not self.rules.wedge:
+            raise Refusal("no-wedge")
+        async with self._turn:
+            session, at = self._known(session_id), self.clock.now()
+            self._must_be_staff(session, by)
+            if session is not self._session_at_the_door():
+                raise Refusal("not-now", state=session.state)
+            found = door.judge_number(number, self._doorway(session, at))
+            self.last_verdict = await self._decide(at, session, found, number, found.candidate.name if found.candidate else "", "id_wedge")
+            self._touch()
+            return self.last_verdict
+
     async def _judge(self, card: CardSeen, session: Session | None) -> DoorVerdict:
         who = card.identity
-        name, number = mask_name(who.name), mask_number(who.number)
+        return await self._decide(card.at, session, door.judge_card(who, self._doorway(session, card.at)), who.number, who.name, "id_card")
+
+    async def _decide(self, at: Stamp, session: Session | None, found: Verdict, number: str, name: str, method: str) -> DoorVerdict:
+        """The verdict becomes a fact; what is shown of it comes back."""
+        candidate, subject = found.candidate, self.subject(number)
+        verdict = self._verdict(at, session, found, name, number)
         if session is None:
-            return DoorVerdict(card.at, Code.NOT_OPEN, None, name, number)
-        today = self.local_date(card.at.utc_us)
-        others = {sid: roster for sid, roster in self.rosters.items() if sid != session.id and self._is_today(sid, today)}
-        found = match(who, self.rosters[session.id], session.admitted, others, today)
-        code, subject = found.code, self.subject(who.number)
-        if session.state is State.CLOSING:
-            code = Code.NOT_OPEN            # the exam is over: nothing else about this card matters now
-        elif code is Code.OK and self._too_late(session, card.at):
-            code = Code.LATE
-        candidate = found.candidate
-        before = session.admitted.get(candidate.candidate_id) if candidate else None
-        if code is Code.OK and candidate is not None:
-            await self._append(e.CandidateAdmitted(at=card.at, session=session.id, candidate_id=candidate.candidate_id,
-                                                   subject=subject, method="id_card", seat=candidate.seat))
+            return verdict
+        if found.code is Code.OK and candidate is not None:
+            await self._append(e.CandidateAdmitted(at=at, session=session.id, candidate_id=candidate.candidate_id,
+                                                   subject=subject, method=method, seat=verdict.seat))
+        elif found.code is Code.RETURNED and candidate is not None:
+            await self._append(e.CandidateReturned(at=at, session=session.id, candidate_id=candidate.candidate_id, method=method))
+        elif found.code is Code.LEFT and candidate is not None:
+            await self._append(e.CandidateLeft(at=at, session=session.id, candidate_id=candidate.candidate_id, method=method, final=False))
         else:
-            await self._append(e.AdmissionRefused(at=card.at, session=session.id, code=code, subject=subject,
-                                                  candidate_id=candidate.candidate_id if candidate else None),
-                               SeenCard(who.number, who.name))
-        return DoorVerdict(card.at, code, session.id, name, number, seat=before.seat if before else candidate.seat if candidate else None,
-                           elsewhere=found.other_session, first_at_utc_us=before.at.utc_us if before else None)
+            await self._append(e.AdmissionRefused(at=at, session=session.id, code=found.code, subject=subject,
+                                                  candidate_id=candidate.candidate_id if candidate else None,
+                                                  method=method if method != "id_card" else None), SeenCard(number, name))
+        return verdict
+
+    def _doorway(self, session: Session | None, at: Stamp) -> door.Doorway:
+        """How things stand at the door at this moment."""
+        today, here = self.local_date(at.utc_us), session.id if session else ""
+        others = {s.id: self.rosters[s.id] for s in sorted(self.state.sessions.values(), key=lambda s: s.plan.scheduled_start_us)
+                  if s.id in self.rosters and s.id != here and self._is_today(s.id, today)}
+        coming = {s: r for s, r in others.items() if self.state.sessions[s].state in (State.PLANNED, State.PREFLIGHT)}
+        return door.Doorway(session, self.rosters.get(here), others, coming, today, session is not None and self._too_late(session, at), at)
+
+    def _verdict(self, at: Stamp, session: Session | None, found: Verdict, name: str, number: str) -> DoorVerdict:
+        """What is shown of a verdict, masked."""
+        candidate, other = found.candidate, self.state.sessions.get(found.other_session or "")
+        before = session.admitted.get(candidate.candidate_id) if candidate and session else None
+        begins = found.other_start_us
+        if other is not None:
+            early = other.plan.checkin_open_min * 60 * US if found.code is Code.TOO_EARLY else 0
+            begins = other.plan.scheduled_start_us - early
+        return DoorVerdict(at, found.code, session.id if session else None, mask_name(name), mask_number(number),
+                           seat=door.seat_of(session, candidate) if candidate and session else None, elsewhere=found.other_session,
+                           first_at_utc_us=before.at.utc_us if before else None,
+                           elsewhere_us=begins, room=(found.other_room or "").rpartition("-")[2],
+                           subject=self.subject(number))
 
     def _too_late(self, session: Session, at: Stamp) -> bool:
         return session.started is not None and at.us_since(session.started.at) > session.plan.late_cutoff_min * 60 * US
+
+    # ---- people at the door: exceptions, seats, doubts (F2) -------------------------------------------------------------
+
+    def would_say(self, session_id: str, candidate_id: str) -> Code:
+        """What the door would say to a candidate who is checked by hand at this moment."""
+        session = self._known(session_id)
+        return door.judge_by_hand(self._candidate(session_id, candidate_id), self._doorway(session, self.clock.now())).code
+
+    async def admit_by_hand(self, session_id: str, candidate_id: str, by: str, exception: str, reason: str = "", pin: str = "") -> None:
+        """F2: no card, a dead one, one out of date. In, photographed, and in doubt (存疑) until two have compared and the chief settled it.
+
+        What would keep out a card keeps out here too; what the chief may set aside needs the chief's PIN and a reason.
+        """
+        if pin:
+            await self._must_know_pin(by, pin)
+        jpeg = await asyncio.to_thread(self.instruments.door_still) if self.instruments.door_still else None
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, by)
+            if exception not in door.BY_HAND:
+                raise Refusal("exception-needed")
+            candidate, now = self._candidate(session_id, candidate_id), self.clock.now()
+            code = door.judge_by_hand(candidate, self._doorway(session, now)).code
+            if code in door.CHIEF_MAY:
+                self._must_be_chief(session, by)
+                self._must_say_why(pin, reason)
+                exception = code
+            elif code is not Code.OK:
+                raise Refusal("door-says", code=code)
+            await self._admit(session, candidate, "manual", exception=exception, by=by, reason=reason.strip() or None,
+                              **await self._keep_photo(session_id, jpeg))
+
+    async def admit_despite(self, session_id: str, candidate_id: str, by: str, pin: str, reason: str) -> None:
+        """The chief lets in somebody whose card was read and refused as late or for an old theory pass, with a reason."""
+        await self._must_know_pin(by, pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            self._must_say_why(pin, reason)
+            candidate = self._candidate(session_id, candidate_id)
+            code = door.judge_by_hand(candidate, self._doorway(session, self.clock.now())).code
+            if code not in door.CHIEF_MAY or session.turned_away.get(candidate_id) not in door.CHIEF_MAY:
+                raise Refusal("door-says", code=code if code is not Code.OK else Code.NO_CARD)
+            method = self._shown(session_id, lambda row: getattr(row.event, "candidate_id", "") == candidate_id)
+            await self._admit(session, candidate, method, exception=code, by=by, reason=reason.strip())
+
+    async def admit_off_roster(self, session_id: str, seq: int, by: str, pin: str, second: str, second_pin: str, reason: str) -> None:
+        """Chief and a second person let in somebody who is on no list. `seq`: the journal's row of the card that was read and refused."""
+        await self._must_know_pin(by, pin)
+        await self._must_know_pin(second, second_pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            self._must_be_staff(session, second)
+            if second == by or not reason.strip():
+                raise Refusal("second-person-and-reason")
+            await self._admit_stranger(session, seq, by=by, second=second, reason=reason.strip())
+
+    async def join_class(self, session_id: str, seq: int, by: str, reason: str) -> None:
+        """签到: somebody who is on no list joins a class; one of its staff says why. `seq`: as for `admit_off_roster`."""
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, by)
+            if session.plan.session_kind != "training_class":
+                raise Refusal("not-a-class")
+            if not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            await self._admit_stranger(session, seq, by=by, reason=reason.strip())
+
+    async def _admit_stranger(self, session: Session, seq: int, **who: str) -> None:
+        if session.state not in (State.CHECKIN, State.RUNNING):
+            raise Refusal("not-now", state=session.state)
+        seen = self.catalog.stranger(session.id, seq)
+        if seen is None:
+            raise Refusal("unknown-candidate")
+        number, name = seen
+        subject = self.subject(number)
+        if any(a.subject == subject for a in session.admitted.values()):
+            raise Refusal("door-says", code=Code.DUPLICATE)
+        await self._admit(session, Candidate(f"{OFF_ROSTER}{seq}", name, "", number, "", None, "", None, "", ""),
+                          self._shown(session.id, lambda row: row.seq == seq), exception=str(Code.NOT_ON_ROSTER), **who)
+
+    def _shown(self, session_id: str, which: Callable[[e.Recorded], bool]) -> str:
+        """How the last refusal `which` holds for had learned the number: a chip read, or a number typed by a reader."""
+        found = (row.event for row in reversed(self.events(session_id)) if isinstance(row.event, e.AdmissionRefused) and which(row))
+        refused = next(found, None)
+        return refused.method or "id_card" if isinstance(refused, e.AdmissionRefused) else "id_card"
+
+    async def _admit(self, session: Session, candidate: Candidate, method: str, **exception: str | None) -> None:
+        """An admission that is not an ordinary card's; the entrance display shows it like one."""
+        subject, now, roster = self.subject(candidate.number), self.clock.now(), self.rosters[session.id]
+        fact = e.CandidateAdmitted(at=now, session=session.id, candidate_id=candidate.candidate_id, subject=subject, method=method,
+                                   seat=door.seat_of(session, candidate), **exception)
+        try:
+            await self._do(fact, *((OffRoster(candidate, subject),) if candidate.off_roster else ()))
+        finally:
+            if candidate.off_roster and candidate.candidate_id in self.state.sessions[session.id].admitted:
+                self.rosters[session.id] = replace(roster, candidates=(*roster.candidates, candidate))
+        code = Code.NO_CARD if method == "manual" else Code.OK
+        self.last_verdict = self._verdict(now, self.state.sessions[session.id], Verdict(code, candidate), candidate.name, candidate.number)
+        self.last_verdict = replace(self.last_verdict, first_at_utc_us=None)
+        self._touch()
+
+    async def _keep_photo(self, session_id: str, jpeg: bytes | None) -> dict[str, str | None]:
+        """Keep the picture of somebody who is about to be let in; or the word why there is none. Never a reason to keep anybody out."""
+        if self.instruments.door_still is None or self.photos is None:
+            return {"no_photo": "no-camera"}
+        if not jpeg:
+            return {"no_photo": "no-picture"}
+        try:
+            path, sha256 = await asyncio.to_thread(self.photos.keep, session_id, jpeg)
+        except OSError as error:
+            log.warning("door-photo-not-kept error=%s", error.strerror)
+            return {"no_photo": "not-kept"}
+        return {"photo": path, "photo_sha256": sha256}
+
+    async def assign_seat(self, session_id: str, candidate_id: str, seat: str, by: str, reason: str = "") -> None:
+        """A first seat, or another one (with a reason). Never one on which somebody sits, or is expected until the cut-off."""
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, by)
+            candidate, now, seat = self._candidate(session_id, candidate_id), self.clock.now(), seat.strip()
+            if not door.is_seat(seat):
+                raise Refusal("seat-unfit")
+            before = door.seat_of(session, candidate)
+            if before == seat:
+                return
+            if before and not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            owner = door.owner_of(session, self.rosters[session_id], seat, late=self._too_late(session, now))
+            if owner is not None:
+                raise Refusal("seat-taken", seat=seat, name=mask_name(owner.name))
+            await self._do(e.SeatAssigned(at=now, session=session_id, candidate_id=candidate_id, seat=seat, by=by, reason=reason.strip(),
+                                          before=before))
+
+    async def mark_left(self, session_id: str, candidate_id: str, by: str, *, final: bool, reason: str = "") -> None:
+        """A candidate goes out: for good (`final`) or to come back. Before the earliest moment only the chief may allow it, with why."""
+        async with self._turn:
+            session, now = self._known(session_id), self.clock.now()
+            self._must_be_staff(session, by)
+            self._candidate(session_id, candidate_id)
+            allowed = session.plan.staff.get(by) == "chief" and reason.strip()
+            if session.state is State.RUNNING and not door.may_leave(session, now) and not allowed:
+                raise Refusal("too-early-to-leave", minutes=door.earliest_leave_min(session))
+            await self._do(e.CandidateLeft(at=now, session=session_id, candidate_id=candidate_id, by=by, final=final,
+                                           reason=reason.strip() or None))
+
+    async def mark_returned(self, session_id: str, candidate_id: str, by: str, reason: str = "") -> None:
+        """A candidate is back (without the card: with it, the door marks it). Who had left for good: only the chief, with a reason."""
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, by)
+            self._candidate(session_id, candidate_id)
+            admission = session.admitted.get(candidate_id)
+            if admission and admission.left and admission.left.final:
+                self._must_be_chief(session, by)
+                if not reason.strip():
+                    raise Refusal("reason-needed", minutes=0)
+            await self._do(e.CandidateReturned(at=self.clock.now(), session=session_id, candidate_id=candidate_id, method="manual", by=by,
+                                               reason=reason.strip() or None))
+
+    async def raise_doubt(self, session_id: str, candidate_id: str, by: str, reason: str) -> None:
+        """A member of staff doubts that somebody who is in is the person on the list."""
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, by)
+            self._candidate(session_id, candidate_id)
+            if not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            await self._do(e.IdentityDoubted(at=self.clock.now(), session=session_id, candidate_id=candidate_id,
+                                             code=str(Code.PHOTO_DOUBT), by=by, reason=reason.strip()))
+
+    async def sign_doubt(self, session_id: str, candidate_id: str, staff_id: str, pin: str) -> None:
+        """A member of staff has compared the person with the list and the photo, and says so with the PIN."""
+        await self._must_know_pin(staff_id, pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, staff_id)
+            await self._do(e.DoubtSigned(at=self.clock.now(), session=session_id, candidate_id=candidate_id, staff_id=staff_id))
+
+    async def settle_doubt(self, session_id: str, candidate_id: str, by: str, pin: str, outcome: str, reason: str = "") -> None:
+        """The chief clears a doubt that two have signed, or hands it on to the authority with a reason."""
+        await self._must_know_pin(by, pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            if outcome != "cleared" and not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            await self._do(e.DoubtSettled(at=self.clock.now(), session=session_id, candidate_id=candidate_id,
+                                          outcome="cleared" if outcome == "cleared" else "escalated", by=by, reason=reason.strip() or None))
+
+    async def correct_attendance(self, session_id: str, candidate_id: str, by: str, pin: str, result: str, reason: str) -> None:
+        """The chief puts a mistake right with a new fact: somebody was not let in after all (absent), or was here and not seen (present).
+
+        Until the seal it is part of revision 1; afterwards the notary makes the next revision of it.
+        """
+        await self._must_know_pin(by, pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            candidate = self._candidate(session_id, candidate_id)
+            if not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            present = result == "present"
+            if present and session.state in (State.CHECKIN, State.RUNNING):
+                raise Refusal("check-by-hand")
+            await self._do(e.AttendanceCorrected(
+                at=self.clock.now(), session=session_id, candidate_id=candidate_id, result="present" if present else "absent", by=by,
+                reason=reason.strip(), subject=self.subject(candidate.number) if present else None,
+                seat=door.seat_of(session, candidate) if present else None))
 
     async def segment(self, sidecar: Sidecar, path: str, sidecar_sha256: str) -> None:
         """A segment is whole on disk. Always a row; and a fact of each session whose interval it overlaps. Safe to repeat."""
@@ -247,11 +515,40 @@ class Room:
                 return
             if session.roster and session.roster.roster_sha256 == accepted.roster_sha256:
                 return
+            await self._take_roster(session, accepted, roster)
+
+    async def _take_roster(self, session: Session, accepted: e.RosterAccepted, roster: Roster) -> None:
+        if session.roster and session.roster.source == "import":       # never silently: what it changes of that one goes into the fact
+            found = compare(self.rosters[session.id], roster)
+            accepted = replace(accepted, added=len(found.added), removed=len(found.removed), changed=len(found.changed))
+        try:
+            await self._append(accepted, People([(c, self.subject(c.number)) for c in roster.candidates], roster.elsewhere))
+        finally:                                                # on disk though the caller was cancelled: then it is so
+            if self.state.sessions[session.id].roster is accepted:
+                self.rosters[session.id] = roster
+
+    async def import_roster(self, imported: e.RosterAccepted, roster: Roster, in_place_of: str, pin: str, second_pin: str) -> None:
+        """A list from a file, signed by the chief (`by`) and a second person, with a reason, because the platform's own is not here (R5).
+
+        `in_place_of`: digest of the list in force that the two were shown the differences from ('' for none). A list whose signature
+        was verified is never replaced by one, and a drill has its own.
+        """
+        by, second = imported.by or "", imported.second or ""
+        await self._must_know_pin(by, pin)
+        await self._must_know_pin(second, second_pin)
+        async with self._turn:
+            session = self._known(imported.session)
+            self._must_be_chief(session, by)
+            self._must_be_staff(session, second)
+            in_force = session.roster.roster_sha256 if session.roster else ""
+            if in_force == imported.roster_sha256:
+                return
+            if session.state in (State.PLANNED, State.PREFLIGHT) and in_force != in_place_of:     # later the machine refuses anyway
+                raise Refusal("roster-changed-meanwhile")
             try:
-                await self._append(accepted, People([(c, self.subject(c.number)) for c in roster.candidates]))
-            finally:                                                # on disk though the caller was cancelled: then it is so
-                if self.state.sessions[session.id].roster is accepted:
-                    self.rosters[session.id] = roster
+                await self._take_roster(session, imported, roster)
+            except IllegalStep as step:
+                raise Refusal(step.word, state=session.state) from step
 
     async def begin_preflight(self, session_id: str, by: str) -> None:
         async with self._turn:
@@ -366,7 +663,10 @@ class Room:
                 raise Refusal("a-proctor-must-sign")
             if not room_empty:
                 raise Refusal("room-not-empty")
-            absent = tuple(c.candidate_id for c in self.rosters[session_id].candidates if c.candidate_id not in session.admitted)
+            if session.open_doubts:
+                raise Refusal("doubts-open", count=len(session.open_doubts))
+            absent = tuple(c.candidate_id for c in self.rosters[session_id].candidates
+                           if c.candidate_id not in session.admitted and not c.off_roster)
             if absent and not absences_confirmed:
                 raise Refusal("absences-unconfirmed", count=len(absent))
             regular = session.ended is not None and session.ended.outcome == "completed"
@@ -429,7 +729,9 @@ class Room:
         people = self.catalog.people(session.id)
         version = session.roster.version if session.roster else 0
         return Roster(session.id, session.plan.plan_id, version, tuple(
-            Candidate(p.candidate_id, p.name, "", p.number, p.admission_no, p.seat, p.person_category, p.trade, "", "") for p in people))
+            Candidate(p.candidate_id, p.name, "", p.number, p.admission_no, p.seat, p.person_category, p.trade, "", p.exam_subject,
+                      theory_passed_on=date.fromisoformat(p.theory_passed_on) if p.theory_passed_on else None, on_hold=p.on_hold)
+            for p in people), self.catalog.elsewhere(session.id))
 
     def _readings(self, session: Session) -> Readings:
         now, disk, reader = self.clock.now(), self.instruments.disk(), self.instruments.reader()
@@ -437,7 +739,8 @@ class Room:
         kbps = sum((s.kbps if s and s.kbps else DEFAULT_KBPS) for s in statuses.values())
         lost = self.state.platform_lost
         return Readings(
-            roster_source=session.roster.source if session.roster else None,
+            roster_source=session.roster.source if session.roster else None, roster_count=session.roster.count if session.roster else 0,
+            roster_differs=_differs(session.roster),
             roster_age_us=now.us_since(session.roster.at) if session.roster else 0, roster_refused=session.roster_refused,
             plan_is_today=self._is_today(session.id, self.local_date(now.utc_us)),
             reader=reader.state, reader_fault=reader.last_fault or "",
@@ -476,6 +779,20 @@ class Room:
     def _must_be_chief(self, session: Session, staff_id: str) -> None:
         if session.plan.staff.get(staff_id) != "chief":
             raise Refusal("chief-only")
+
+    def _candidate(self, session_id: str, candidate_id: str) -> Candidate:
+        found = next((c for c in self.rosters[session_id].candidates if c.candidate_id == candidate_id), None) \
+            if session_id in self.rosters else None
+        if found is None:
+            raise Refusal("unknown-candidate")
+        return found
+
+    @staticmethod
+    def _must_say_why(pin: str, reason: str) -> None:
+        if not pin:
+            raise Refusal("pin-needed")
+        if not reason.strip():
+            raise Refusal("reason-needed", minutes=0)
 
     def _must_be_staff(self, session: Session, staff_id: str) -> None:
         if session.plan.staff.get(staff_id) not in ("chief", "proctor"):

@@ -36,6 +36,7 @@ from edge.storage.catalog import Catalog
 from edge.storage.database import Database
 from edge.storage.journal import Journal
 from edge.storage.outbox import Outbox
+from edge.storage.photos import Photos
 from edge.storage.staff import StaffBook
 
 settings.register_profile("machine-speed-proves-nothing", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -134,6 +135,7 @@ class Hall:
         self.peak_cdb: int | None = -3000
         self.watch_age_ms: int | None = 300         # None: there is no watcher
         self.waiting_bytes = 0
+        self.door_picture: bytes | None = b"\xff\xd8\xff\xe0 whoever stands at the door \xff\xd9"
         self.reader = ReaderStatus("ok", "05.01", None, 0)
         self.disk = DiskReading(4 * 10**12, 8 * 10**12, True, "")
         self.clock_reading = ClockReading("synced", 1000)
@@ -147,7 +149,8 @@ class Hall:
         self.journal = Journal(database, lambda *columns: self.link(*columns))
         return Room(self.clock, self.journal, self.catalog, self.outbox, self.staff, Instruments(
             streams=STREAMS, stream_status=self._status, watch=self._watch, reader=lambda: self.reader, disk=lambda: self.disk,
-            clock=lambda: self.clock_reading), Rules(room_code=ROOM, require_sync=True, hmac_key=b"k" * 32))
+            clock=lambda: self.clock_reading, door_still=lambda: self.door_picture),
+            Rules(room_code=ROOM, require_sync=True, hmac_key=b"k" * 32), Photos(self.folder / "state" / "photos"))
 
     def restart(self) -> Room:
         """What a killed room finds: the file, and nothing else."""

@@ -120,6 +120,34 @@ port = "run/card-reader"
     assert config.in_state(config.evidence.root) == here / "state/root.pem"
 
 
+def test_r60_faces_are_off_and_no_photo_is_decoded_unless_somebody_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_text(GOOD, encoding="utf-8")
+    config = load(path)
+    assert not config.face.enabled and config.checkin.door_camera is None and config.photo.decoder is None
+    path.write_text(GOOD + f'\n[checkin]\ndoor_camera = "cam-front"\n[face]\nenabled = true\n[photo]\ndecoder = "lib/wlt.so"\n'
+                           f'decoder_sha256 = "{"aB" * 32}"\n', encoding="utf-8")
+    config = load(path)
+    assert config.face.enabled and config.photo.decoder == tmp_path / "lib/wlt.so"
+    for match, more in ((config.face.match_x1000, config.face.review_x1000), (config.face.chip_match_x1000, config.face.chip_review_x1000)):
+        assert 0 < match < more <= 650
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    ("[face]\nenabled = true\n", "needs `checkin.door_camera`"),
+    ('[checkin]\ndoor_camera = "cam-door"\n', "no camera among the streams"),
+    ('[checkin]\ndoor_camera = "mic"\n[[streams]]\nid = "mic"\nkind = "microphone"\nname_zh = "拾音"\nname_en = "Mic"\n',
+     "no camera among the streams"),
+    ("[face]\nmatch_x1000 = 600\n", "a match limit lies at or above its review limit"),
+    ('[face]\nengine = "best"\n', "face.engine"),
+    ('[photo]\ndecoder = "/lib/wlt.so"\n', "`decoder` and `decoder_sha256` go together"),
+    ('[photo]\ndecoder = "/lib/wlt.so"\ndecoder_sha256 = "abc"\n', "photo.decoder_sha256"),
+    (f'[photo]\ndecoder = "/lib/wlt.so"\ndecoder_sha256 = "{"0" * 64}"\ndecoder_function = "f; g"\n', "photo.decoder_function"),
+])
+def test_what_is_wrong_about_faces_is_named(tmp_path: Path, more: str, words: str) -> None:
+    assert words in complaint(tmp_path, GOOD + "\n" + more)
+
+
 def test_the_streams_rotate_one_after_the_other() -> None:
     offsets = [s.offset_s for s in load(CONFIG / "edge.toml").specs()]
     assert len(set(offsets)) == len(offsets) == 3

@@ -252,10 +252,12 @@ def test_no_persons_number_stands_outside_the_sample_data() -> None:
 
 ADDRESS = {
     # each foreign library and the only places that may name it; () = nowhere yet
-    "av": ("capture/",), "cv2": ("capture/",), "numpy": ("capture/",), "sounddevice": ("capture/portaudio.py",),
-    "pyaudio": ("capture/portaudio.py",), "serial": ("idcheck/port.py",), "boto3": (),
+    "av": ("capture/",), "cv2": ("capture/", "idcheck/face_worker.py"), "numpy": ("capture/", "idcheck/face_worker.py"),
+    "dlib": ("idcheck/face_worker.py",), "sounddevice": ("capture/portaudio.py",),
+    "pyaudio": ("capture/portaudio.py",), "serial": ("idcheck/port.py",), "usb": ("idcheck/usb.py",), "boto3": (),
     # the province; two clients of the room's own local socket; cameras, by onveef
     "httpx": ("upload/platform.py", "app.py", "drill.py", "capture/onvif.py"), "onveef": ("capture/onvif.py",),
+    "openpyxl": ("rosterfile/table.py",),
     "sqlite3": ("storage/",), "sqlite_utils": ("storage/",), "argon2": ("storage/staff.py",),
     "rfc8785": ("evidence/",), "cryptography": ("evidence/", "sim/authority.py", "app.py"),
     "fastapi": ("web/", "sim/platform.py"), "starlette": ("web/", "sim/"), "jinja2": ("web/",), "uvicorn": ("app.py", "sim/"),
@@ -377,7 +379,8 @@ def among(loaded: set[str], *names: str) -> set[str]:
 def test_the_room_never_loads_what_touches_pictures(tmp_path: Path) -> None:
     loaded = loaded_by(tmp_path, "room")
     assert {"edge.app", "edge.room", "sqlite3", "fastapi"} <= loaded
-    assert among(loaded, "av", "cv2", "numpy", "sounddevice", "pyaudio", "edge.capture.worker", "edge.capture.segments") == set()
+    assert among(loaded, "av", "cv2", "numpy", "sounddevice", "pyaudio", "edge.capture.worker", "edge.capture.segments", "openpyxl",
+                 "dlib") == set()
 
 
 def test_the_recorder_never_loads_the_room(tmp_path: Path) -> None:

@@ -295,6 +295,29 @@ async def test_a_segment_that_comes_to_light_later_makes_a_further_revision(offi
     assert await office.settle() == 0
 
 
+async def test_attendance_put_right_after_the_seal_makes_a_further_revision(office: Office) -> None:
+    await office.advance(State.CHECKIN)
+    await office.settle()
+    await office.advance(State.SEALING)
+    await office.record()
+    await office.hall.clock.pass_time(WAIT_S)
+    await office.settle()
+    (first,) = office.signed("session-manifest")
+    somebody = next(a["candidate_id"] for a in first.payload["attendance"] if a["result"] == "admitted")
+    await office.hall.room.correct_attendance(SESSION, somebody, "T001", "1001", "absent", "冒名，事后查实")
+    assert await office.settle() == 0, "others may be corrected with it"
+    office.restart()
+    await office.hall.clock.pass_time(2)
+    assert await office.settle() == 2
+    first_again, second = office.signed("session-manifest")
+    schema("manifest").validate(second.payload)
+    assert first_again == first and (second.payload["revision"], second.payload["amends"]) == (2, first.digest)
+    changed = {a["candidate_id"]: a["result"] for a in second.payload["attendance"]}
+    assert changed[somebody] == "absent" and second.payload["segments"] == first.payload["segments"]
+    office.restart()
+    assert await office.settle() == 0
+
+
 @pytest.mark.parametrize("crash_at", range(5))
 async def test_a_crash_anywhere_in_amending_ends_in_one_second_revision(office: Office, crash_at: int) -> None:
     """Facts to come: two gaps that are left, SessionAmended, ManifestSigned. Before each of them the power may go."""
@@ -325,7 +348,7 @@ async def test_a_crash_anywhere_in_amending_ends_in_one_second_revision(office: 
 
 @pytest.mark.parametrize("crash", [True, False])
 async def test_a_gap_that_is_filled_before_the_books_close_is_none(office: Office, crash: bool) -> None:
-    """cam-back's last segment comes between GapDeclared and Sealed, by the intake beside us or by recovery: revision 2 takes the gap back."""
+    """cam-back's last segment comes between GapDeclared and Sealed, by intake or recovery: revision 2 takes the gap back."""
     await office.advance(State.CHECKIN)
     await office.settle()
     await office.advance(State.SEALING)

@@ -277,17 +277,22 @@ class LogAside:
     """Log lines go out by a thread of their own: a pipe behind stderr that nobody reads must not stop the recording."""
 
     def __init__(self) -> None:
-        root = logging.getLogger()
-        self._lines: queue.SimpleQueue[object] = queue.SimpleQueue()
-        QueueListener(self._lines, *root.handlers).start()
-        root.handlers = [QueueHandler(self._lines)]
+        self._root, self._lines = logging.getLogger(), queue.SimpleQueue[object]()
+        self._handlers = self._root.handlers
+        self._listener = QueueListener(self._lines, *self._handlers)
+        self._listener.start()
+        self._root.handlers = [QueueHandler(self._lines)]
 
     def told(self) -> bool:
-        """Whether all lines are out, or get out within a second."""
+        """Whether all lines get out within a second; then logging is as it was."""
         until = time.monotonic() + 1
         while not self._lines.empty() and time.monotonic() < until:
             time.sleep(0.02)
-        return self._lines.empty()
+        if not self._lines.empty():
+            return False
+        self._listener.stop()
+        self._root.handlers = self._handlers
+        return True
 
 
 def give_back_memory() -> None:
@@ -335,7 +340,7 @@ def run_worker(spec: StreamSpec, footage: Path, run_dir: Path, clock_state: Call
         if lock is None:
             worker.refuse("locked")
             log.error("another worker records this stream stream=%s", spec.id)
-            return LOCKED
+            return _leave(LOCKED, feed, logged)
         with lock:
             status_path(run_dir, spec.id).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             disk.start()
@@ -344,7 +349,7 @@ def run_worker(spec: StreamSpec, footage: Path, run_dir: Path, clock_state: Call
     except StorageRefused as refusal:
         worker.refuse("storage-refused")
         log.error("%s", refusal)
-        return STORAGE_REFUSED
+        return _leave(STORAGE_REFUSED, feed, logged)
     except OSError as error:
         worker.refuse("disk-failed")
         log.error("disk failed stream=%s errno=%s what=the worker ends, the next one recovers its segment", spec.id, error.errno)

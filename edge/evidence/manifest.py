@@ -6,6 +6,7 @@ Revision 1 is made of the rows up to Sealed, revision r of those up to SessionAm
 revision; ManifestSigned and receipts that came before are counted as rows and otherwise passed over. The schemas are
 `docs/schemas/manifest.json` and `session-open.json`. Free text (a reason) stands here as its SHA-256 only, and whatever looks like an
 18-character ID number is withheld: no person's number or name leaves the room in a manifest. Called by the room and by `bundle`.
+(More than 400 lines: every part of the one document, in the order of its schema.)
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def manifest(rows: Sequence[e.Recorded], room: RoomFacts, revision: int) -> dict
         "interval": {"start": _moment(opened.at), "end": _moment(ordered.at)},
         "outcome": ended.outcome,
         "roster": _roster(books, room),
-        "attendance": _attendance(books),
+        "attendance": _attendance(upto),
         "identity_checks": _identity_checks(books),
         "staff": [{"staff_id": fact.staff_id, "role": fact.role, **_when(seq, fact)} for seq, fact in _all(books, e.StaffPresent)],
         "signers": [{"staff_id": by, "role": plan.staff.get(by, "unknown"), "at": iso_utc(ordered.at.utc_us),
@@ -236,20 +237,75 @@ def _journal(rows: list[e.Recorded]) -> dict[str, Any]:
             "rows_sha256": sha256_hex("".join(f"{row.seq} {row.hash}\n" for row in rows).encode())}
 
 
-def _attendance(books: list[e.Recorded]) -> list[dict[str, Any]]:
-    """One entry a candidate: admitted before all; else what the chief confirmed (absent); else refused, with the last code."""
+def _attendance(rows: list[e.Recorded]) -> list[dict[str, Any]]:
+    """One entry a candidate: admitted before all; else what the chief confirmed (absent); else refused, with the last code.
+
+    Of who came in by an exception it says which, who answers for it and what came of the doubt; of a correction who made it.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for seq, refused in _all(books, e.AdmissionRefused):
+    for seq, refused in _all(rows, e.AdmissionRefused):
         if refused.candidate_id is not None:
             words = _present(code=refused.code, subject=refused.subject)
             found[refused.candidate_id] = {"result": "refused", **words, **_when(seq, refused)}
-    for seq, ordered in _all(books, e.SealOrdered):
+    for seq, ordered in _all(rows, e.SealOrdered):
         found |= {each: {"result": "absent", "journal_seq": seq} for each in ordered.absent}
+    admitted, corrected = _admitted(rows)
+    found |= {each: {"result": "absent", "journal_seq": made["journal_seq"]} for each, made in corrected.items()
+              if each not in admitted and found.get(each, {}).get("result") != "absent"}
+    entries = {each: {**entry, **_present(corrected=corrected.get(each))} for each, entry in (found | admitted).items()}
+    return [{"candidate_id": each, **entry} for each, entry in sorted(entries.items())]
+
+
+def _admitted(rows: list[e.Recorded]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Who is in at the end of `rows`, as entries; and the last correction of each candidate who has one."""
     admitted: dict[str, dict[str, Any]] = {}
-    for seq, fact in _all(books, e.CandidateAdmitted):
-        entry = {"result": "admitted", **_present(subject=fact.subject, seat=fact.seat, method=fact.method), **_when(seq, fact)}
-        admitted.setdefault(fact.candidate_id, entry)
-    return [{"candidate_id": each, **entry} for each, entry in sorted((found | admitted).items())]
+    corrected: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        match row.event:
+            case e.CandidateAdmitted() as fact:
+                admitted.setdefault(fact.candidate_id, {
+                    "result": "admitted", **_present(subject=fact.subject, seat=fact.seat, method=fact.method), **_when(row.seq, fact),
+                    **_exception(fact), **({"doubt": _doubt(fact.exception or "")} if fact.method == "manual" else {})})
+            case e.AttendanceCorrected() as fact:
+                corrected[fact.candidate_id] = {"result": fact.result, "by": fact.by, "reason_sha256": _hashed(fact.reason),
+                                                **_when(row.seq, fact)}
+                admitted.pop(fact.candidate_id, None)
+                if fact.result == "present":
+                    admitted[fact.candidate_id] = {"result": "admitted", "method": "corrected",
+                                                   **_present(subject=fact.subject, seat=fact.seat), **_when(row.seq, fact),
+                                                   "doubt": _doubt("E-NO-CARD")}
+            case (e.SeatAssigned() | e.CandidateLeft() | e.CandidateReturned() | e.IdentityDoubted() | e.DoubtSigned()
+                  | e.DoubtSettled()) as fact if fact.candidate_id in admitted:
+                _go_on(admitted[fact.candidate_id], row.seq, fact)
+            case _:
+                pass
+    return admitted, corrected
+
+
+def _exception(fact: e.CandidateAdmitted) -> dict[str, Any]:
+    return _present(exception=fact.exception, by=fact.by, second=fact.second, reason_sha256=_hashed(fact.reason),
+                    photo_sha256=fact.photo_sha256, no_photo=fact.no_photo)
+
+
+def _doubt(code: str) -> dict[str, Any]:
+    return {"code": code, "signed": [], "outcome": "open"}
+
+
+def _go_on(entry: dict[str, Any], seq: int, fact: e.Event) -> None:
+    """What happened to an admitted candidate afterwards."""
+    match fact:
+        case e.SeatAssigned():
+            entry["seat"] = fact.seat
+        case e.CandidateLeft():
+            entry["left"] = {"final": fact.final, **_when(seq, fact)}
+        case e.CandidateReturned():
+            entry.pop("left", None)
+        case e.IdentityDoubted():
+            entry["doubt"] = _doubt(fact.code)
+        case e.DoubtSigned():
+            entry["doubt"]["signed"].append(fact.staff_id)
+        case e.DoubtSettled():
+            entry["doubt"] |= {"outcome": fact.outcome, "by": fact.by, **_present(reason_sha256=_hashed(fact.reason))}
 
 
 def _identity_checks(books: list[e.Recorded]) -> list[dict[str, Any]]:
@@ -257,7 +313,8 @@ def _identity_checks(books: list[e.Recorded]) -> list[dict[str, Any]]:
     for row in books:
         fact = row.event
         if isinstance(fact, e.CandidateAdmitted):
-            found.append({"result": "pass", **_present(candidate_id=fact.candidate_id, subject=fact.subject, method=fact.method),
+            found.append({"result": "pass", **_present(candidate_id=fact.candidate_id, subject=fact.subject, method=fact.method,
+                                                       code=fact.exception),
                           **_when(row.seq, fact)})
         elif isinstance(fact, e.AdmissionRefused):
             found.append({"result": "refused", **_present(code=fact.code, candidate_id=fact.candidate_id, subject=fact.subject),

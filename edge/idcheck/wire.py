@@ -25,6 +25,7 @@ LONGEST: Final = 0x0A00
 """Cap of Len: the largest real answer has 0x090A (with fingerprints)."""
 TEXT_BYTES: Final = 256
 PHOTO_BYTES: Final = 1024
+ADDRESS_BYTES: Final = 70
 
 
 class WireError(ValueError):
@@ -58,6 +59,7 @@ FIND: Final = Command(0x20, 0x01)
 SELECT: Final = Command(0x20, 0x02)
 READ: Final = Command(0x30, 0x01)
 NEW_ADDRESS: Final = Command(0x30, 0x03)
+MANAGEMENT: Final = Command(0x30, 0x05)
 
 OK: Final = 0x90
 FOUND: Final = 0x9F
@@ -175,6 +177,26 @@ def sam_id(data: bytes) -> str:
     if len(data) != 16:
         raise WireError(f"a SAM id of {len(data)} bytes")
     return "{:02d}.{:02d}-{:08d}-{:010d}-{:010d}".format(*struct.unpack("<HHIII", data))
+
+
+def new_address(data: bytes) -> str | None:
+    """The newest address in the data of an answer to NEW_ADDRESS: one to four fields of 70 bytes, the last that is not blank.
+
+    None if all are blank. WireError if it is not whole fields; there is no inner length.
+    """
+    if not data or len(data) % ADDRESS_BYTES or len(data) > 4 * ADDRESS_BYTES:
+        raise WireError(f"appended addresses of {len(data)} bytes")
+    fields = [data[at:at + ADDRESS_BYTES].decode("utf-16-le", "replace").rstrip(" \0") for at in range(0, len(data), ADDRESS_BYTES)]
+    return next(filter(None, reversed(fields)), None)
+
+
+def management_number(data: bytes) -> str:
+    """The card's management number in the data of an answer to MANAGEMENT, in hex: `IIN-SN-DN`, or `SN-DN` from modules that leave
+    the first part out. WireError if it is neither 28 nor 24 bytes."""
+    if len(data) not in (24, 28):
+        raise WireError(f"a management number of {len(data)} bytes")
+    parts = (data[:-24], data[-24:-16], data[-16:])
+    return "-".join(part.hex().upper() for part in parts if part)
 
 
 class Deframer:

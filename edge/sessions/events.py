@@ -148,16 +148,27 @@ class SessionPlanned(Event):
     retention_policy: str
     plan_sha256: str
     source: str                     # platform, drill
+    earliest_leave_min: int | None = None   # None: the usual rule (sessions.door); facts of before this field was known lack it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RosterAccepted(Event):
-    """A roster whose signature verified (or, for a drill, was made on the spot) is the session's from now on."""
+    """A list is the session's from now on: its signature verified, or it was imported from a file, or made on the spot for a drill.
+
+    An imported list has `by` (the chief), `second` and `reason`. One that takes the place of an imported one says how many people it
+    adds, takes off, and has other facts of.
+    """
 
     version: int
     count: int
-    roster_sha256: str              # of the signed payload
-    source: str                     # platform, drill
+    roster_sha256: str              # of the signed payload; of another list: over candidates whose names and numbers are HMACs
+    source: str                     # platform, drill, import
+    by: str | None = None
+    second: str | None = None
+    reason: str | None = None
+    added: int | None = None
+    removed: int | None = None
+    changed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,10 +241,26 @@ class OpenSigned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateAdmitted(Event):
+    """Somebody was let in. `method`: id_card (the chip was read), id_wedge (a reader typed the number) or manual (F2).
+
+    What follows the seat is left out for an ordinary card.
+
+    `exception`: the code that would have kept the person out, `by` who let in all the same, `second` the other who signed, `reason`.
+    A manual admission stands in doubt (存疑) until it is settled. `photo`: of the person at the door, below the state folder;
+    `no_photo`: why there is none.
+    """
+
     candidate_id: str
     subject: str                    # HMAC-SHA256 of the ID number, hex
-    method: str                     # id_card
+    method: str                     # id_card, id_wedge, manual
     seat: str | None = None         # None: no seat yet (U5)
+    exception: str | None = None
+    by: str | None = None
+    second: str | None = None
+    reason: str | None = None
+    photo: str | None = None
+    photo_sha256: str | None = None
+    no_photo: str | None = None     # no-camera, no-picture, not-kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +270,103 @@ class AdmissionRefused(Event):
     code: str
     subject: str | None = None
     candidate_id: str | None = None
+    method: str | None = None       # id_wedge: the number was typed by a keyboard reader; left out: a card was read (or could not be)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatAssigned(Event):
+    """A candidate has another seat from now on, or a first one (`before` left out); who has not come yet will find it at the door."""
+
+    candidate_id: str
+    seat: str
+    by: str
+    reason: str
+    before: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateLeft(Event):
+    """A candidate went out during the exam: for good (`final`, the paper handed in), or to come back.
+
+    `method`: id_card or id_wedge where a card signs out of a class (签退); then there is no `by`.
+    """
+
+    candidate_id: str
+    by: str | None = None
+    final: bool
+    method: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateReturned(Event):
+    """A candidate is back in. `method`: id_card (the card was read again; no `by`) or manual. `reason`: where "for good" was a mistake."""
+
+    candidate_id: str
+    method: str
+    by: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityDoubted(Event):
+    """Somebody doubts that an admitted candidate is the person on the list (存疑)."""
+
+    candidate_id: str
+    code: str                       # E-PHOTO-DOUBT
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoubtSigned(Event):
+    """A member of staff compared person, list and photo, and signed with the PIN. Two different ones are needed to clear a doubt."""
+
+    candidate_id: str
+    staff_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoubtSettled(Event):
+    """The chief's word on a doubt. `outcome`: cleared (two signatures stand), escalated (handed to the authority, with a reason)."""
+
+    candidate_id: str
+    outcome: str
+    by: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttendanceCorrected(Event):
+    """The chief puts attendance right. `result`: absent (the admission was a mistake), present (was here, and nobody checked in).
+
+    Before sealing it is part of revision 1; afterwards it is the ground of the next revision. `subject` with `present` only.
+    """
+
+    candidate_id: str
+    result: str
+    by: str
+    reason: str
+    subject: str | None = None
+    seat: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceCompared(Event):
+    """A picture of the door was laid beside a photo of an admitted candidate: advice to the staff, it lets in and turns away nobody.
+
+    `result`: match, review, no-match, not-compared (`reason` says why; then there is no score). Score and limits in thousandths,
+    smaller is more alike: a match up to `threshold_x1000`, for a person to look at up to `review_x1000`.
+    """
+
+    candidate_id: str
+    result: str
+    score_x1000: int | None = None
+    model: str | None = None        # engine and weights
+    threshold_x1000: int | None = None
+    review_x1000: int | None = None
+    source: str | None = None       # enrolment, chip
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@
 `step` is pure: the room folds its journal with it at start and calls it before each append, so that only possible histories are
 written. Live guards (bytes on disk in the last two seconds, PINs, hold times) are not here: they live in the Room's verbs.
 `docs/design/states.md` is printed from TABLE (`python -m edge.sessions.machine`); a test compares.
+(More than 400 lines: the table, what contradicts it and what follows from each fact are read together.)
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ _LOOKED_AT: dict[type[e.Event], State | None] = {e.FootageViewed: None, e.Sessio
 _BOX: dict[type[e.Event], State | None] = {e.ClockStepped: None, e.StreamImpaired: None, e.StreamRestored: None, e.PlaybackProbed: None}
 """Facts of the box that stand among those of the live session, if there is one."""
 
+_DOUBTS: dict[type[e.Event], State | None] = {e.FaceCompared: None, e.IdentityDoubted: None, e.DoubtSigned: None, e.DoubtSettled: None}
+_ATTENDANCE: dict[type[e.Event], State | None] = {e.SeatAssigned: None, e.AttendanceCorrected: None, **_DOUBTS}
+
 TABLE: Mapping[State, Mapping[type[e.Event], State | None]] = {
     # None: allowed, and the state stays
     State.PLANNED: {
@@ -55,21 +59,22 @@ TABLE: Mapping[State, Mapping[type[e.Event], State | None]] = {
     },
     State.CHECKIN: {
         e.StaffPresent: None, e.CandidateAdmitted: None, e.AdmissionRefused: None, e.SegmentStored: None,
-        e.ExamStarted: State.RUNNING, e.ExamEnded: State.CLOSING, **_ANSWERS, **_LOOKED_AT, **_BOX,
+        e.ExamStarted: State.RUNNING, e.ExamEnded: State.CLOSING, **_ATTENDANCE, **_ANSWERS, **_LOOKED_AT, **_BOX,
     },
     State.RUNNING: {
         e.StaffPresent: None, e.CandidateAdmitted: None, e.AdmissionRefused: None, e.SegmentStored: None,
-        e.ExamEnded: State.CLOSING, **_ANSWERS, **_LOOKED_AT, **_BOX,
+        e.CandidateLeft: None, e.CandidateReturned: None, e.ExamEnded: State.CLOSING, **_ATTENDANCE, **_ANSWERS, **_LOOKED_AT, **_BOX,
     },
     State.CLOSING: {
         e.StaffPresent: None, e.AdmissionRefused: None, e.SegmentStored: None,
-        e.SealOrdered: State.SEALING, **_ANSWERS, **_LOOKED_AT, **_BOX,
+        e.SealOrdered: State.SEALING, e.CandidateLeft: None, e.AttendanceCorrected: None, **_DOUBTS, **_ANSWERS, **_LOOKED_AT, **_BOX,
     },
     State.SEALING: {
         e.SegmentStored: None, e.GapDeclared: None, e.Sealed: State.SEALED, **_ANSWERS, **_LOOKED_AT, **_BOX,
     },
     State.SEALED: {
-        e.SegmentStored: None, e.GapDeclared: None, e.SessionAmended: None, e.ManifestSigned: None, **_ANSWERS, **_LOOKED_AT,
+        e.SegmentStored: None, e.GapDeclared: None, e.SessionAmended: None, e.ManifestSigned: None, e.AttendanceCorrected: None,
+        **_ANSWERS, **_LOOKED_AT,
     },
     State.CANCELLED: {},
 }
@@ -84,14 +89,32 @@ class IllegalStep(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """An identity to verify (存疑). `signed`: who compared, in order; `settled`: the chief's word, None while it is open."""
+
+    code: str
+    at: Stamp
+    signed: tuple[str, ...] = ()
+    settled: e.DoubtSettled | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.settled is None
+
+
+@dataclass(frozen=True, slots=True)
 class Admission:
-    """A candidate who was let in."""
+    """A candidate who was let in. `seat` moves with SeatAssigned; `left`: the mark of who is out now; `fact`: as it was written."""
 
     candidate_id: str
     subject: str
     at: Stamp
-    method: str
+    method: str                                             # id_card, manual, corrected
     seat: str | None
+    fact: e.CandidateAdmitted | e.AttendanceCorrected | None = None
+    doubt: Doubt | None = None
+    left: e.CandidateLeft | None = None
+    back: Stamp | None = None                               # when the person last came back in
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +150,11 @@ class Session:
     sealed: e.Sealed | None = None
     admitted: Mapping[str, Admission] = field(default_factory=dict)  # candidate_id -> admission
     refusals: int = 0
+    faces: Mapping[str, e.FaceCompared] = field(default_factory=dict)   # candidate_id -> the newest advice
+    turned_away: Mapping[str, str] = field(default_factory=dict)    # candidate_id -> the last code; whoever came in later is not here
+    seats: Mapping[str, str] = field(default_factory=dict)           # candidate_id -> the seat given in place of the list's
+    corrections: tuple[e.AttendanceCorrected, ...] = ()
+    late_corrections: int = 0               # made since the last revision's books were closed
     revisions: tuple[Revision, ...] = ()
     late_segments: int = 0                  # stored since the last revision's books were closed
 
@@ -142,6 +170,11 @@ class Session:
     @property
     def proctors_present(self) -> int:
         return sum(role == "proctor" for role in self.present.values())
+
+    @property
+    def open_doubts(self) -> tuple[Admission, ...]:
+        """Who was let in and is not yet verified nor handed on."""
+        return tuple(a for a in self.admitted.values() if a.doubt is not None and a.doubt.open)
 
     def covers(self, start: Stamp, end: Stamp) -> bool:
         """Whether a stretch of footage overlaps the session's interval [CheckinOpened, SealOrdered]."""
@@ -194,6 +227,8 @@ def _contradiction(state: RoomState, session: Session, event: e.Event) -> str | 
     match event:
         case e.PreflightBegun() if state.live is not None:
             return "another-session-is-live"
+        case e.RosterAccepted(source="import"):
+            return _import_conflict(session, event)
         case e.CheckinOpened():
             if state.live is not None:
                 return "another-session-is-live"
@@ -206,8 +241,12 @@ def _contradiction(state: RoomState, session: Session, event: e.Event) -> str | 
         case e.CandidateAdmitted():
             if event.candidate_id in session.admitted or any(a.subject == event.subject for a in session.admitted.values()):
                 return "already-in"
-            if event.seat is not None and any(a.seat == event.seat for a in session.admitted.values()):
-                return "seat-taken"
+            return _seat_conflict(session, event.candidate_id, event.seat) or _unvouched(session, event)
+        case (e.SeatAssigned() | e.CandidateLeft() | e.CandidateReturned() | e.IdentityDoubted() | e.DoubtSigned() | e.DoubtSettled()
+              | e.AttendanceCorrected()):
+            return _attendance_conflict(session, event)
+        case e.FaceCompared() if event.candidate_id not in session.admitted:
+            return "not-in"
         case e.Sealed() if event.revision != 1:
             return "wrong-revision"
         case e.SessionAmended() if event.revision != len(session.revisions) + 1 or session.revisions[-1].digest is None:
@@ -215,6 +254,80 @@ def _contradiction(state: RoomState, session: Session, event: e.Event) -> str | 
         case e.ManifestSigned() if not session.revisions or session.revisions[-1] != Revision(event.revision):
             return "wrong-revision"
     return None
+
+
+def _seat_conflict(session: Session, candidate_id: str, seat: str | None) -> str | None:
+    """Never two on one seat: neither two who are in, nor two to whom it was given."""
+    others = [a.seat for a in session.admitted.values() if a.candidate_id != candidate_id]
+    others += [given for each, given in session.seats.items() if each != candidate_id and each not in session.admitted]
+    return "seat-taken" if seat is not None and seat in others else None
+
+
+def _unvouched(session: Session, event: e.CandidateAdmitted) -> str | None:
+    """An exception has a name behind it; somebody who is not on the list has two, the chief's the first, and a reason."""
+    if event.method == "manual" and not (event.exception and event.by):
+        return "exception-needed"
+    if event.exception and session.plan.staff.get(event.by or "") not in ("chief", "proctor"):
+        return "not-planned-for-this-session"
+    if event.exception == Code.NOT_ON_ROSTER and session.plan.session_kind == "training_class":     # 签到: a class may be joined
+        return "reason-needed" if not event.reason else None
+    if event.exception == Code.NOT_ON_ROSTER:
+        return _not_by_two(session, event.by, event.second, event.reason)
+    return None
+
+
+def _import_conflict(session: Session, event: e.RosterAccepted) -> str | None:
+    """A list from a file (R5) never takes the place of a signed one, and a drill has its own."""
+    if session.plan.session_kind == "drill":
+        return "drill-has-its-list"
+    if session.roster is not None and session.roster.source == "platform":
+        return "signed-roster-stands"
+    return _not_by_two(session, event.by, event.second, event.reason)
+
+
+def _not_by_two(session: Session, by: str | None, second: str | None, reason: str | None) -> str | None:
+    """What the chief does only with another of the session's staff, and with a reason."""
+    if session.plan.staff.get(by or "") != "chief":
+        return "chief-only"
+    if session.plan.staff.get(second or "") not in ("chief", "proctor") or second == by or not reason:
+        return "second-person-and-reason"
+    return None
+
+
+def _attendance_conflict(session: Session, event: e.Event) -> str | None:
+    admission = session.admitted.get(getattr(event, "candidate_id", ""))
+    match event:
+        case e.SeatAssigned():
+            return _seat_conflict(session, event.candidate_id, event.seat)
+        case e.AttendanceCorrected() if session.plan.staff.get(event.by) != "chief":
+            return "chief-only"
+        case e.AttendanceCorrected(result="present"):
+            if admission or any(a.subject == event.subject for a in session.admitted.values()):
+                return "already-in"
+            return _seat_conflict(session, event.candidate_id, event.seat)
+        case _ if admission is None:
+            return "not-in"
+        case e.CandidateLeft() if admission.left:
+            return "already-out"
+        case e.CandidateReturned() if not admission.left:
+            return "not-out"
+        case e.IdentityDoubted() if admission.doubt and admission.doubt.open:
+            return "doubted-already"
+        case e.DoubtSigned() | e.DoubtSettled():
+            return _doubt_conflict(session, admission.doubt, event)
+    return None
+
+
+def _doubt_conflict(session: Session, doubt: Doubt | None, event: e.DoubtSigned | e.DoubtSettled) -> str | None:
+    if doubt is None or not doubt.open:
+        return "no-doubt"
+    if isinstance(event, e.DoubtSigned):
+        if session.plan.staff.get(event.staff_id) not in ("chief", "proctor"):
+            return "not-planned-for-this-session"
+        return "signed-already" if event.staff_id in doubt.signed else None
+    if session.plan.staff.get(event.by) != "chief":
+        return "chief-only"
+    return "two-must-sign" if event.outcome == "cleared" and len(doubt.signed) < 2 else None
 
 
 def _apply(session: Session, event: e.Event) -> Session:
@@ -234,10 +347,18 @@ def _apply(session: Session, event: e.Event) -> Session:
         case e.CheckinOpened():
             return replace(session, opened=event)
         case e.CandidateAdmitted():
-            admission = Admission(event.candidate_id, event.subject, event.at, event.method, event.seat)
-            return replace(session, admitted={**session.admitted, event.candidate_id: admission})
+            doubt = Doubt(event.exception or "", event.at) if event.method == "manual" else None
+            came = replace(session, turned_away={c: code for c, code in session.turned_away.items() if c != event.candidate_id})
+            return _seated(came, Admission(event.candidate_id, event.subject, event.at, event.method, event.seat, event, doubt))
+        case e.SeatAssigned() | e.CandidateLeft() | e.CandidateReturned() | e.IdentityDoubted() | e.DoubtSigned() | e.DoubtSettled():
+            return _apply_attendance(session, event)
+        case e.AttendanceCorrected():
+            return _corrected(session, event)
         case e.AdmissionRefused() if event.code not in (Code.DUPLICATE, Code.NOT_OPEN):      # those turn nobody away
-            return replace(session, refusals=session.refusals + 1)
+            known = {event.candidate_id: event.code} if event.candidate_id and event.candidate_id not in session.admitted else {}
+            return replace(session, refusals=session.refusals + 1, turned_away={**session.turned_away, **known})
+        case e.FaceCompared():
+            return replace(session, faces={**session.faces, event.candidate_id: event})
         case e.ExamStarted():
             return replace(session, started=event)
         case e.ExamEnded():
@@ -246,6 +367,43 @@ def _apply(session: Session, event: e.Event) -> Session:
             return replace(session, seal_order=event)
         case _:
             return _apply_books(session, event)
+
+
+def _seated(session: Session, admission: Admission) -> Session:
+    return replace(session, admitted={**session.admitted, admission.candidate_id: admission})
+
+
+def _corrected(session: Session, event: e.AttendanceCorrected) -> Session:
+    late = session.late_corrections + (session.sealed is not None)
+    session = replace(session, corrections=(*session.corrections, event), late_corrections=late)
+    if event.result == "present":       # not seen at the door: to verify, like whoever came in without a card
+        return _seated(session, Admission(event.candidate_id, event.subject or "", event.at, "corrected", event.seat, event,
+                                          Doubt(Code.NO_CARD, event.at)))
+    return replace(session, admitted={each: a for each, a in session.admitted.items() if each != event.candidate_id})
+
+
+def _apply_attendance(session: Session, event: e.Event) -> Session:
+    """Facts about one candidate: the seat, going out and coming back, doubts."""
+    admission = session.admitted.get(getattr(event, "candidate_id", ""))
+    if isinstance(event, e.SeatAssigned):
+        session = replace(session, seats={**session.seats, event.candidate_id: event.seat})
+        return _seated(session, replace(admission, seat=event.seat)) if admission else session
+    if admission is None:
+        return session
+    doubt = admission.doubt
+    match event:
+        case e.CandidateLeft():
+            return _seated(session, replace(admission, left=event))
+        case e.CandidateReturned():
+            return _seated(session, replace(admission, left=None, back=event.at))
+        case e.IdentityDoubted():
+            return _seated(session, replace(admission, doubt=Doubt(event.code, event.at)))
+        case e.DoubtSigned() if doubt:
+            return _seated(session, replace(admission, doubt=replace(doubt, signed=(*doubt.signed, event.staff_id))))
+        case e.DoubtSettled() if doubt:
+            return _seated(session, replace(admission, doubt=replace(doubt, settled=event)))
+        case _:
+            return session
 
 
 def _apply_books(session: Session, event: e.Event) -> Session:
@@ -258,7 +416,7 @@ def _apply_books(session: Session, event: e.Event) -> Session:
         case e.Sealed():
             return replace(session, sealed=event, revisions=(Revision(1),), late_segments=0)
         case e.SessionAmended():
-            return replace(session, revisions=(*session.revisions, Revision(event.revision)), late_segments=0)
+            return replace(session, revisions=(*session.revisions, Revision(event.revision)), late_segments=0, late_corrections=0)
         case e.ManifestSigned():
             return replace(session, revisions=(*session.revisions[:-1], Revision(event.revision, event.digest)))
         case e.ReceiptVerified(answers="session-open"):

@@ -85,7 +85,7 @@ class ProbeReading:
 class Readings:
     """What the instruments say at one moment."""
 
-    roster_source: str | None           # None: no roster; else platform or drill
+    roster_source: str | None           # None: no roster; else platform, drill or import
     roster_age_us: int
     roster_refused: str | None
     plan_is_today: bool
@@ -105,6 +105,8 @@ class Readings:
     exits_checked: bool
     probes: tuple[ProbeReading, ...] = ()
     room_age_us: int = 0                # since the room's first start
+    roster_count: int = 0
+    roster_differs: tuple[int, int, int] = (0, 0, 0)    # people whom a signed list added, took off and changed against an imported one
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,11 @@ def _roster(r: Readings) -> Item:
         return Item("roster", Light.RED, "roster-not-today")
     if r.roster_source == "drill":
         return Item("roster", Light.GREEN, "roster-drill")
+    if r.roster_source == "import":
+        return Item("roster", Light.AMBER, "roster-import", {"count": r.roster_count})
+    if any(r.roster_differs):
+        added, removed, changed = r.roster_differs
+        return Item("roster", Light.AMBER, "roster-replaced", {"added": added, "removed": removed, "changed": changed})
     if r.roster_age_us > ROSTER_OLD_US:
         return Item("roster", Light.AMBER, "roster-old", {"hours": r.roster_age_us // 3_600_000_000})
     return Item("roster", Light.GREEN, "roster-ok")

@@ -1,21 +1,23 @@
-"""Who may come in: the signed list, and the one table of verdicts.
+"""Who may come in: the signed list, and the codes of the verdicts (`sessions.door` has their table).
 
-A person is matched on the full ID number, never on the name. The verdict is data; the Room turns it into a fact.
-Wording and sounds of each code: `web/locales`. Rules: R2, R3, U5; the order of `match` is the order in which a proctor would ask.
+A person is matched on the full ID number, never on the name. Rules: R2, R3, U5.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from typing import Any
 
-from edge.sessions.identity import Identity
+from edge.clock import parse_utc
 
 MAX_CANDIDATES = 200
+MAX_ELSEWHERE = 2000
+OFF_ROSTER = "OFF-"
+"""A candidate_id that begins so is the room's own: somebody the chief let in who is on no list."""
 _ID_SHAPED = re.compile(r"[0-9]{17}[0-9Xx]")
 
 
@@ -31,6 +33,15 @@ class Code(StrEnum):
     LATE = "E-LATE"
     NOT_OPEN = "E-NOT-OPEN"
     DEMO = "E-DEMO"
+    RETURNED = "RETURNED"               # in already, was out, and is back
+    LEFT = "LEFT"                       # of a class only: signed out with the card
+    WRONG_ROOM = "E-WRONG-ROOM"
+    TOO_EARLY = "E-TOO-EARLY"
+    BAD_NUMBER = "E-BAD-NUMBER"         # the number's check character is wrong
+    THEORY_EXPIRED = "E-THEORY-EXPIRED"
+    HOLD = "E-HOLD"
+    NO_CARD = "E-NO-CARD"               # of manual admissions only
+    PHOTO_DOUBT = "E-PHOTO-DOUBT"       # of doubts only
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,20 @@ class Candidate:
     exam_kind: str
     subject: str
     demo: bool = False
+    theory_passed_on: date | None = None
+    on_hold: bool = False               # the platform or the registration has put a hold on this person
+
+    @property
+    def off_roster(self) -> bool:
+        return self.candidate_id.startswith(OFF_ROSTER)
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Where somebody is expected who is on none of this room's lists."""
+
+    room_code: str
+    start_utc_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +83,7 @@ class Roster:
     plan_id: str
     version: int
     candidates: tuple[Candidate, ...]
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)     # by number: people of today's sessions in other rooms of the site
 
     @property
     def by_number(self) -> Mapping[str, Candidate]:
@@ -66,11 +92,13 @@ class Roster:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the door says to one card. `other_session`: where the person is listed instead."""
+    """What the door says to one person. `other_session`, `other_room`: where the person is listed instead, and when that begins."""
 
     code: Code
     candidate: Candidate | None = None
     other_session: str | None = None
+    other_room: str | None = None
+    other_start_us: int | None = None
 
 
 def parse_roster(payload: Mapping[str, Any]) -> Roster:
@@ -86,10 +114,13 @@ def parse_roster(payload: Mapping[str, Any]) -> Roster:
         raise ValueError("the roster lacks a version or a list of candidates")
     if len(rows) > MAX_CANDIDATES:
         raise ValueError(f"{len(rows)} candidates; at most {MAX_CANDIDATES} fit one session")
-    roster = Roster(_text(payload, "session_id"), _text(payload, "plan_id"), version, tuple(_candidate(row) for row in rows))
+    roster = Roster(_text(payload, "session_id"), _text(payload, "plan_id"), version, tuple(_candidate(row) for row in rows),
+                    _elsewhere(payload.get("elsewhere", [])))
     candidates = roster.candidates
     if any(_ID_SHAPED.fullmatch(c.candidate_id) for c in candidates):
         raise ValueError("a candidate_id looks like an ID number; it would stand in manifests")
+    if any(c.off_roster for c in candidates):
+        raise ValueError(f"a candidate_id begins with {OFF_ROSTER}, which is the room's own")
     for what, values in (("ID number", [c.number for c in candidates]), ("candidate_id", [c.candidate_id for c in candidates]),
                          ("seat", [c.seat for c in candidates if c.seat is not None])):
         if len(set(values)) != len(values):
@@ -103,7 +134,26 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
         number=_text(row, "id_no").strip().upper(), admission_no=_text(row, "admission_no"),
         seat=_text(row, "seat_no") if "seat_no" in row else None, person_category=_text(row, "person_category"),
         trade=_text(row, "trade") if "trade" in row else None, exam_kind=_text(row, "exam_kind"), subject=_text(row, "subject"),
-        demo=row.get("demo") is True)
+        demo=row.get("demo") is True, theory_passed_on=_day(row, "theory_passed_on"), on_hold=row.get("on_hold") is True)
+
+
+def _elsewhere(rows: Any) -> dict[str, Elsewhere]:
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows) or len(rows) > MAX_ELSEWHERE:
+        raise ValueError("the roster's list of people in other rooms does not have its form")
+    try:
+        return {_text(row, "id_no").strip().upper(): Elsewhere(_text(row, "room_code"), parse_utc(row["scheduled_start"])
+                                                               if "scheduled_start" in row else None) for row in rows}
+    except (TypeError, AttributeError):
+        raise ValueError("a time in the roster's list of people in other rooms is none") from None
+
+
+def _day(row: Mapping[str, Any], name: str) -> date | None:
+    if name not in row:
+        return None
+    try:
+        return date.fromisoformat(_text(row, name))
+    except ValueError:
+        raise ValueError(f"the roster's field {name} is no date") from None
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:
@@ -111,17 +161,3 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"the roster's field {name} is missing or is not text")
     return value
-
-
-def match(identity: Identity, roster: Roster, admitted: Collection[str], others: Mapping[str, Roster], today: date) -> Verdict:
-    """The verdict on a card that was read. `admitted`: candidate ids already in. `others`: the room's other sessions of today."""
-    numbers = [n for n in (identity.number, identity.former_number) if n]     # lists made before a card was renewed hold its old number
-    candidate = next((roster.by_number[n] for n in numbers if n in roster.by_number), None)
-    if candidate is None:
-        elsewhere = next((sid for sid, other in others.items() if any(n in other.by_number for n in numbers)), None)
-        return Verdict(Code.WRONG_SESSION, other_session=elsewhere) if elsewhere else Verdict(Code.NOT_ON_ROSTER)
-    if candidate.candidate_id in admitted:
-        return Verdict(Code.DUPLICATE, candidate)
-    if identity.expired(today):
-        return Verdict(Code.CARD_EXPIRED, candidate)
-    return Verdict(Code.OK, candidate)

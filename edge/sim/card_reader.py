@@ -1,16 +1,19 @@
 """A simulated ID-card reader: a module that speaks the SDT protocol, behind a real pty, with a control socket for a person's hand.
 
-`Module` is the protocol turned round, without any I/O. `CardReader` stands a module at the far end of a pty whose near end has
-the name `link`, as udev would name a real one; pulling it out closes the pty, so that the driver sees what the kernel shows for a
-real one. `serve` adds the control socket. Callers: `edge sim card-reader`, `edge sim tap`, `edge demo`, tests.
+`CardReader` stands a module (`card_module`) at the far end of a pty whose near end has the name `link`, as udev would name a real
+one; pulling it out closes the pty, so that the driver sees what the kernel shows for a real one. `serve` adds the control socket,
+and at a terminal a console (`card_console`). Callers: `edge sim card-reader`, `edge sim tap`, `edge sim fault`, `edge demo`, tests.
 
 Control socket: JSON lines, one request a line, one answer a line, `{"ok": true, …}` or `{"ok": false, "why": "…"}`:
-    {"do": "lay", "name": …}                     lay a card down (in place of one that lies there)
+    {"do": "lay", "name": …}                     lay a card down, and leave it; in place of one that lies there: swapped quickly
     {"do": "lift"}                               take it away
     {"do": "tap", "name": …, "hold_ms": …}       lay, wait until it was read and `hold_ms` (0) have passed, at most 3 s; lift
     {"do": "unplug"}, {"do": "plug"}             pull the reader's cable out, put it back
-    {"do": "trouble", "kind": "silent" | "garbled" | "status", "sw3": "41", "command": "3001", "times": N}
-                                                 answer the next N commands (of that kind, if given) so
+    {"do": "trouble", "kind": …, "sw3": "41", "command": "3001", "times": N}
+                                                 answer the next N commands (of that kind, if given) so: silent (not at all),
+                                                 half (half a frame), garbled (wrong checksum), noise (the right answer in noise),
+                                                 status (sw3, without data); N = 0 ends it
+    {"do": "rate", "rate": 9600}                 hear and speak at this bit rate alone (0: at any)
     {"do": "look"}                               {"plugged", "occupied", "step", "served"}: what a person would see, and the
                                                  count of commands answered
 """
@@ -24,6 +27,8 @@ import logging
 import os
 import signal
 import socket
+import sys
+import termios
 import tty
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,101 +36,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge import durable
-from edge.idcheck import card, wire
-from edge.idcheck.wire import Answer, Command
+from edge.idcheck import card
+from edge.idcheck.port import RATES
 from edge.sessions.identity import Identity
-from edge.sim import people
+from edge.sim import card_console, people
+from edge.sim.card_console import SimError
+from edge.sim.card_module import TROUBLES, Module
 
 log = logging.getLogger(__name__)
 
 TAP_S: Final = 3.0
-SAM_ID: Final = bytes.fromhex("05000100") + b"".join(n.to_bytes(4, "little") for n in (20260101, 0, 7))
-# "WL", width 102, height 126, …: the head that every such photo has, and nothing behind it.
-PHOTO: Final = bytes.fromhex("574C66007E00320000").ljust(wire.PHOTO_BYTES, b"\0")
-
-
-class SimError(RuntimeError):
-    """What could not be done, in plain words."""
-
-
-class Module:
-    """The security module in the reader: which card lies on it, and how far it has got with it."""
-
-    def __init__(self) -> None:
-        self._frames = wire.Deframer(wire.SHORTEST_COMMAND)
-        self._text: bytes | None = None
-        self._trouble: tuple[str, int, str] = ("", 0, "")
-        self._trouble_left = 0
-        self.step = "none"                  # none, found, selected, read: how far it is with the card
-        self.served = 0
-        self.was_read = asyncio.Event()
-
-    @property
-    def occupied(self) -> bool:
-        return self._text is not None
-
-    def power_on(self) -> None:
-        """What a module knows right after it got power: nothing."""
-        self._frames.clear()
-        self.step = "none"
-
-    def lay(self, text: bytes) -> None:
-        """A card with this text lies on the reader; one that lay there is gone."""
-        self._text, self.step = text, "none"
-        self.was_read.clear()
-
-    def lift(self) -> None:
-        self._text, self.step = None, "none"
-
-    def trouble(self, kind: str, sw3: int, command: str, times: int) -> None:
-        """Spoil the next `times` answers to `command` (hex of CMD and PARA; empty: to any)."""
-        self._trouble, self._trouble_left = (kind, sw3, command), times
-
-    def hear(self, data: bytes) -> bytes:
-        """What the module sends after these bytes have come in."""
-        return b"".join(self.reply(wire.decode_command(frame)) for frame in self._frames.feed(data))
-
-    def reply(self, command: Command) -> bytes:
-        """The bytes of the answer: right ones, unless there is trouble. A status is the module's own failure, the rest the line's."""
-        self.served += 1
-        kind, sw3, only = self._trouble
-        if not self._trouble_left or (only and only != f"{command.cmd:02X}{command.para:02X}"):
-            return wire.encode(self.answer(command))
-        self._trouble_left -= 1
-        if kind == "status":
-            return wire.encode(Answer(sw3))
-        answer = wire.encode(self.answer(command))
-        return answer[:-1] + bytes((answer[-1] ^ 0xFF,)) if kind == "garbled" else b""
-
-    def answer(self, command: Command) -> Answer:
-        """The module's answer, as real ones give it. Fingerprints and whatever else the driver must not need: 21."""
-        match command:
-            case wire.RESET | wire.STATUS:
-                if command == wire.RESET:
-                    self.step = "none"
-                return Answer(wire.OK)
-            case wire.SAM_ID:
-                return Answer(wire.OK, SAM_ID)
-            case wire.FIND:
-                if self._text is None or self.step == "read":
-                    return Answer(wire.NOT_FOUND)
-                self.step = "found"
-                return Answer(wire.FOUND, bytes(4))
-            case wire.SELECT:
-                if self.step != "found":
-                    return Answer(wire.NOT_SELECTED)
-                self.step = "selected"
-                return Answer(wire.OK, bytes(8))
-            case wire.READ:
-                if self._text is None or self.step not in ("selected", "read"):
-                    return Answer(wire.NO_PERMISSION)
-                self.step = "read"
-                self.was_read.set()
-                return Answer(wire.OK, wire.encode_base_message(self._text, PHOTO))
-            case wire.NEW_ADDRESS:
-                return Answer(wire.NO_SUCH_ITEM if self.step in ("selected", "read") else wire.READ_FAILED)
-            case _:
-                return Answer(wire.UNSUPPORTED)
 
 
 class CardReader:
@@ -137,6 +57,8 @@ class CardReader:
         self._roster = roster
         self._ends: tuple[int, int] | None = None
         self._hand = asyncio.Lock()
+        self._tapped = ""
+        self._rate = 0
 
     def look(self) -> dict[str, Any]:
         """What a person would see, and how many commands were answered."""
@@ -189,6 +111,11 @@ class CardReader:
                 raise SimError("the reader is unplugged")
             if self.module.occupied:
                 raise SimError("a card lies on the reader already: lift it first")
+            if name == self._tapped:
+                # A hand is slower than this program: without a pause nobody could tell it from a card that was never lifted.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.module.found_empty.wait(), TAP_S)
+            self._tapped = name
             self.lay(name)
             try:
                 async with asyncio.timeout(TAP_S):
@@ -201,14 +128,29 @@ class CardReader:
             finally:
                 self.lift()
 
+    def send(self, data: bytes) -> None:
+        """Bytes on the line, asked for or not. Nobody reads: a serial line has no flow control, they are lost."""
+        if self._ends is not None:
+            with suppress(BlockingIOError):
+                os.write(self._ends[0], data)
+
+    def set_rate(self, rate: int) -> None:
+        """Hear and speak at this bit rate alone; 0: at any."""
+        if rate and rate not in RATES:
+            raise SimError(f"a reader's bit rate is one of {', '.join(map(str, RATES))}; 0 for any")
+        self._rate = rate
+
+    def _in_tune(self) -> bool:
+        """The driver has set its end of the line to the module's rate; at another one a module hears nothing that makes sense."""
+        if not self._rate or self._ends is None:
+            return True
+        return bool(termios.tcgetattr(self._ends[1])[5] == getattr(termios, f"B{self._rate}"))
+
     def _arrived(self, far: int) -> None:
         try:
             data = os.read(far, 4096)
-            if answer := self.module.hear(data):
-                os.write(far, answer)
-        except BlockingIOError:
-            # Nobody reads: a serial line has no flow control, the bytes are lost.
-            pass
+            if self._in_tune() and (answer := self.module.hear(data)):
+                self.send(answer)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
@@ -216,8 +158,9 @@ class CardReader:
             self.unplug()
 
 
-async def serve(link: Path, control: Path, roster: Mapping[str, Identity]) -> None:
-    """Be a reader named `link` with its control socket at `control`, until cancelled. SimError if another one is there."""
+async def serve(link: Path, control: Path, roster: Mapping[str, Identity], terminal: int | None = None) -> None:
+    """Be a reader named `link` with its control socket at `control`, until cancelled (or, with a console at the file descriptor
+    `terminal`, until somebody leaves it). SimError if another one is there."""
     _clear(control)
     reader = CardReader(link, roster)
     reader.plug()
@@ -226,7 +169,7 @@ async def serve(link: Path, control: Path, roster: Mapping[str, Identity]) -> No
         control.chmod(0o600)
         try:
             # Not serve_forever: from Python 3.12 on it would wait, when cancelled, for clients that stay connected.
-            await asyncio.Event().wait()
+            await (asyncio.Event().wait() if terminal is None else card_console.converse(terminal, lambda order: _do(reader, order)))
         finally:
             server.close()
             durable.remove(control)
@@ -263,14 +206,20 @@ async def _converse(reader: CardReader, lines: asyncio.StreamReader, out: asynci
 
 
 async def _obey(reader: CardReader, line: bytes) -> dict[str, Any]:
+    try:
+        return await _do(reader, json.loads(line))
+    except ValueError as error:
+        return {"ok": False, "why": f"not understood ({type(error).__name__}): one JSON object a line"}
+
+
+async def _do(reader: CardReader, request: dict[str, Any]) -> dict[str, Any]:
     verbs: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
         "look": lambda r: reader.look(),
         "lay": lambda r: reader.lay(r["name"]), "lift": lambda r: reader.lift(),
-        "unplug": lambda r: reader.unplug(), "plug": lambda r: reader.plug(),
+        "unplug": lambda r: reader.unplug(), "plug": lambda r: reader.plug(), "rate": lambda r: reader.set_rate(int(r["rate"])),
         "trouble": lambda r: reader.module.trouble(_choice(r["kind"]), int(r.get("sw3", "41"), 16), r.get("command", "").upper(),
                                                    int(r.get("times", 1)))}
     try:
-        request = json.loads(line)
         if request["do"] == "tap":
             return {"ok": True, "read": await reader.tap(request["name"], int(request.get("hold_ms", 0)) / 1000)}
         return {"ok": True} | (verbs[request["do"]](request) or {})
@@ -281,8 +230,8 @@ async def _obey(reader: CardReader, line: bytes) -> dict[str, Any]:
 
 
 def _choice(kind: str) -> str:
-    if kind not in ("silent", "garbled", "status"):
-        raise SimError("trouble is silent, garbled or status")
+    if kind not in TROUBLES:
+        raise SimError(f"trouble is one of {', '.join(TROUBLES)}")
     return kind
 
 
@@ -316,8 +265,10 @@ async def tap(control: Path, name: str, hold_ms: int = 0) -> bool:
 
 def run_card_reader(link: Path, control: Path) -> int:
     """`edge sim card-reader`: serve the sample people's cards until a signal. Exit code 0, or 2 if it cannot start."""
+    terminal = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
+
     async def until_signalled() -> None:
-        task = asyncio.ensure_future(serve(link, control, people.cards()))
+        task = asyncio.ensure_future(serve(link, control, people.cards(), terminal))
         for each in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(each, task.cancel)
         with suppress(asyncio.CancelledError):
@@ -340,3 +291,13 @@ def run_tap(name: str, control: Path) -> int:
         return 2
     print("read" if read else "not read: no driver asked for the card within 3 s; is `edge room` running on this reader?")
     return 0 if read else 1
+
+
+def run_fault(words: str, control: Path) -> int:
+    """`edge sim fault WORDS`: one line of the console, from outside. Exit code 0, or 2 if it cannot be done."""
+    try:
+        print(card_console.said(asyncio.run(ask(control, card_console.order(words)))))
+    except SimError as error:
+        print(error)
+        return 2
+    return 0

@@ -9,6 +9,7 @@ import sqlite3
 from dataclasses import astuple, dataclass
 
 from edge.sessions.events import Event
+from edge.sessions.roster import Elsewhere
 from edge.storage.database import Database
 
 
@@ -64,6 +65,9 @@ class Person:
     seat: str | None
     person_category: str
     trade: str | None
+    exam_subject: str = ""              # what is examined
+    theory_passed_on: str | None = None  # YYYY-MM-DD
+    on_hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Checkin:
     seat: str | None
     name: str | None
     number: str | None
+    method: str | None = None       # how an admission knew the person: id_card, id_wedge, manual
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +134,36 @@ class Catalog:
     def people(self, session: str) -> list[Person]:
         """The session's roster, seats first in order, those without a seat at the end."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT session, candidate_id, subject, number, name, admission_no, seat, person_category, trade "
-                                      "FROM person WHERE session = ? ORDER BY seat IS NULL, seat, candidate_id", (session,))
-            return [Person(**dict(row)) for row in rows]
+            rows = connection.execute("SELECT session, candidate_id, subject, number, name, admission_no, seat, person_category, trade, "
+                                      "coalesce(json_extract(body, '$.subject'), '') AS exam_subject, "
+                                      "json_extract(body, '$.theory_passed_on') AS theory_passed_on, "
+                                      "coalesce(json_extract(body, '$.on_hold'), 0) AS on_hold FROM person WHERE session = ? "
+                                      "ORDER BY seat IS NULL, seat, candidate_id", (session,))
+            return [Person(**{**dict(row), "on_hold": bool(row["on_hold"])}) for row in rows]
 
     def checkins(self, session: str, most: int = 200) -> list[Checkin]:
         """The newest verdicts at the door, newest first."""
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT c.seq, c.utc_us, c.code, c.candidate_id, c.seat, coalesce(p.name, s.name) AS name, "
-                "coalesce(p.number, s.number) AS number FROM checkin c "
+                "coalesce(p.number, s.number) AS number, json_extract(e.body, '$.method') AS method FROM checkin c "
+                "JOIN event e ON e.seq = c.seq "
                 "LEFT JOIN person p ON p.session = c.session AND p.candidate_id = c.candidate_id "
                 "LEFT JOIN seen_card s ON s.seq = c.seq WHERE c.session = ? ORDER BY c.seq DESC LIMIT ?", (session, most))
             return [Checkin(**dict(row)) for row in rows]
+
+    def elsewhere(self, session: str) -> dict[str, Elsewhere]:
+        """Who is expected in other rooms, by number, as the session's roster has it."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT number, room_code, start_utc_us FROM elsewhere WHERE session = ?", (session,))
+            return {row["number"]: Elsewhere(row["room_code"], row["start_utc_us"]) for row in rows}
+
+    def stranger(self, session: str, seq: int) -> tuple[str, str] | None:
+        """(number, name) of a card that was read and is on no list, by the journal's number of the refusal; None: none such, or purged."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT s.number, s.name FROM seen_card s JOIN checkin c ON c.seq = s.seq WHERE s.session = ? "
+                                     "AND s.seq = ? AND c.code = 'E-NOT-ON-ROSTER'", (session, seq)).fetchone()
+        return (str(row[0]), str(row[1])) if row else None
 
     def plan(self, session: str) -> str | None:
         """The plan's full text (JSON) as the platform sent it."""

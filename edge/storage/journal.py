@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edge.clock import Stamp
 from edge.sessions import events as e
-from edge.sessions.roster import Candidate
+from edge.sessions.roster import Candidate, Elsewhere
 from edge.storage.database import Database
 
 GENESIS = "0" * 64
@@ -47,16 +47,36 @@ class PlanText:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """The session's candidates, each with the HMAC that stands for the number everywhere else."""
+    """The session's candidates, each with the HMAC that stands for the number everywhere else; and who is expected in other rooms."""
 
     rows: Sequence[tuple[Candidate, str]]
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
 
     def write(self, connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
         connection.execute("DELETE FROM person WHERE session = ?", (event.session,))
         connection.executemany("INSERT INTO person VALUES (?,?,?,?,?,?,?,?,?,?)", [
-            (event.session, c.candidate_id, subject, c.number, c.name, c.admission_no, c.seat, c.person_category, c.trade,
-             json.dumps({"id_type": c.id_type, "exam_kind": c.exam_kind, "subject": c.subject, "demo": c.demo}))
-            for c, subject in self.rows])
+            _person(event.session, c, subject) for c, subject in self.rows])
+        connection.execute("DELETE FROM elsewhere WHERE session = ?", (event.session,))
+        connection.executemany("INSERT INTO elsewhere VALUES (?,?,?,?)", [
+            (event.session, number, place.room_code, place.start_utc_us) for number, place in self.elsewhere.items()])
+
+
+def _person(session: str | None, c: Candidate, subject: str) -> tuple[Any, ...]:
+    body: dict[str, Any] = {"id_type": c.id_type, "exam_kind": c.exam_kind, "subject": c.subject, "demo": c.demo, "on_hold": c.on_hold}
+    if c.theory_passed_on is not None:
+        body["theory_passed_on"] = c.theory_passed_on.isoformat()
+    return (session, c.candidate_id, subject, c.number, c.name, c.admission_no, c.seat, c.person_category, c.trade, json.dumps(body))
+
+
+@dataclass(frozen=True, slots=True)
+class OffRoster:
+    """Somebody who is let in and on no list."""
+
+    candidate: Candidate
+    subject: str
+
+    def write(self, connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
+        connection.execute("INSERT INTO person VALUES (?,?,?,?,?,?,?,?,?,?)", _person(event.session, self.candidate, self.subject))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +184,26 @@ def _derive(connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
         case e.AdmissionRefused():
             connection.execute("INSERT INTO checkin VALUES (?,?,?,?,?,?)",
                                (seq, event.session, event.at.utc_us, event.code, event.candidate_id, None))
+        case e.SeatAssigned() | e.CandidateLeft() | e.CandidateReturned() | e.AttendanceCorrected():
+            code, seat = _line(event)
+            connection.execute("INSERT INTO checkin VALUES (?,?,?,?,?,?)",
+                               (seq, event.session, event.at.utc_us, code, event.candidate_id, seat))
         case e.SegmentStored():
             connection.execute("UPDATE segment SET in_session = 1 WHERE stream = ? AND seq = ?", (event.stream, event.seq))
             connection.execute("INSERT INTO session_segment VALUES (?,?,?,?,?)",
                                (event.session, event.stream, event.start_utc_us, event.seq, seq))
         case _:
             pass
+
+
+def _line(event: e.SeatAssigned | e.CandidateLeft | e.CandidateReturned | e.AttendanceCorrected) -> tuple[str, str | None]:
+    """(code, seat) of a candidate's further lines in the check-in list."""
+    match event:
+        case e.SeatAssigned():
+            return "seat", event.seat
+        case e.CandidateLeft():
+            return ("left" if event.final else "out"), None
+        case e.CandidateReturned():
+            return "RETURNED", None
+        case e.AttendanceCorrected():
+            return f"corrected-{event.result}", event.seat

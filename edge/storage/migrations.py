@@ -64,7 +64,12 @@ def step_1(db: sqlite_utils.Database) -> None:
     db.table("login").create({"token_sha256": str, "staff_id": str, "since_utc_us": int, "last_utc_us": int}, pk="token_sha256")
 
 
-STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1,)
+def step_2(db: sqlite_utils.Database) -> None:
+    """Where else people are expected today, so that the door can send them there (part of the signed roster; purged with it)."""
+    db.table("elsewhere").create({"session": str, "number": str, "room_code": str, "start_utc_us": int}, pk=("session", "number"))
+
+
+STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1, step_2)
 
 
 def apply(connection: sqlite3.Connection) -> None:

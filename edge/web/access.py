@@ -47,10 +47,36 @@ RULES: Mapping[tuple[str, str], frozenset[str]] = {
     ("GET", "/s/{session_id}/waive"): frozenset({CHIEF}),
     ("POST", "/s/{session_id}/waive"): frozenset({CHIEF}),
     ("POST", "/s/{session_id}/open"): frozenset({CHIEF}),
+    ("GET", "/s/{session_id}/import"): frozenset({CHIEF}),          # with a second person's PIN (R5)
+    ("POST", "/s/{session_id}/import"): frozenset({CHIEF}),         # shows, writes nothing
+    ("POST", "/s/{session_id}/import/confirm"): frozenset({CHIEF}),
     ("GET", "/s/{session_id}/cancel"): frozenset({CHIEF}),
     ("POST", "/s/{session_id}/cancel"): frozenset({CHIEF}),
     ("GET", "/s/{session_id}/checkin"): _ROOM,
+    ("POST", "/s/{session_id}/find"): _ROOM,            # a proctor of an exam: with a second person's PIN
+    ("POST", "/s/{session_id}/wedge"): _ROOM,
+    ("POST", "/s/{session_id}/join"): _ROOM,            # a class only
+    ("GET", "/s/{session_id}/sheet"): frozenset({CHIEF, PROCTOR, AUDITOR}),
+    ("GET", "/s/{session_id}/sheet.csv"): frozenset({CHIEF, PROCTOR, AUDITOR}),
+    ("GET", "/s/{session_id}/absent"): frozenset({CHIEF, PROCTOR, AUDITOR}),
     ("POST", "/s/{session_id}/start"): frozenset({CHIEF}),
+    ("GET", "/s/{session_id}/manual"): _ROOM,           # F2; what is off the list is the chief's, and asks for a second person's PIN
+    ("POST", "/s/{session_id}/manual/find"): _ROOM,
+    ("GET", "/s/{session_id}/door.jpg"): _ROOM,
+    ("GET", "/s/{session_id}/photo/{name}"): _ROOM,
+    ("POST", "/s/{session_id}/admit"): _ROOM,
+    ("POST", "/s/{session_id}/despite"): frozenset({CHIEF}),
+    ("POST", "/s/{session_id}/off-roster"): frozenset({CHIEF}),
+    ("GET", "/s/{session_id}/doubts"): _ROOM,
+    ("POST", "/s/{session_id}/doubt"): _ROOM,
+    ("POST", "/s/{session_id}/sign-doubt"): _ROOM,      # by PIN of whoever signs
+    ("POST", "/s/{session_id}/settle-doubt"): frozenset({CHIEF}),
+    ("GET", "/s/{session_id}/people"): _ROOM,
+    ("GET", "/s/{session_id}/person"): _ROOM,
+    ("POST", "/s/{session_id}/seat"): _ROOM,
+    ("POST", "/s/{session_id}/left"): _ROOM,
+    ("POST", "/s/{session_id}/returned"): _ROOM,
+    ("POST", "/s/{session_id}/correct"): frozenset({CHIEF}),
     ("GET", "/s/{session_id}/run"): _ROOM,
     ("POST", "/s/{session_id}/end"): frozenset({CHIEF}),
     ("GET", "/s/{session_id}/abort"): frozenset({CHIEF}),

@@ -22,7 +22,9 @@ from edge.web.proctor import item_name, page_path, session_of
 
 STATUS: Final = {"unknown-session": 404, "chief-only": 403, "not-planned-for-this-session": 403, "wrong-pin": 403, "too-soon": 429,
                  "reason-needed": 422, "hold-two-seconds": 422, "second-person-and-reason": 422, "room-not-empty": 422,
-                 "absences-unconfirmed": 422, "exits-unconfirmed": 422}
+                 "absences-unconfirmed": 422, "exits-unconfirmed": 422, "second-person-searches": 422, "not-a-number": 422,
+                 "no-file": 422, "import-faulty": 422, "exception-needed": 422, "pin-needed": 422, "seat-unfit": 422,
+                 "nobody-found": 404, "several-found": 422, "unknown-candidate": 404}
 """HTTP status of a refusal; every other is a conflict with how things stand (409)."""
 
 Fields = Mapping[str, str]
@@ -83,15 +85,15 @@ def held_ms(form: Fields) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0
 
 
-async def act(request: Request, session_id: str, verb: Verb) -> Response:
-    """Do it once, and say where to go, or why not."""
+async def act(request: Request, session_id: str, verb: Verb, to_page: str = "") -> Response:
+    """Do it once, and say where to go, or why not. `to_page`: the session's page that shows it; empty: the one of the session's state."""
     web, by = web_of(request), who_of(request).staff_id
     form = await form_of(request)
 
     async def once() -> str:
         session_of(web, session_id)
         await verb(web, session_id, by, form)
-        return page_path(session_of(web, session_id))
+        return f"/s/{session_id}/{to_page}" if to_page else page_path(session_of(web, session_id))
 
     try:
         to = await web.once.do(by, f"{request.url.path} {form['request_id']}" if form.get("request_id") else "", once)
@@ -122,18 +124,20 @@ def _in_words(web: Web, language: str, facts: Mapping[str, str | int]) -> dict[s
         said["streams"] = "、".join(views.stream_name(web, language, each) for each in str(said["streams"]).split(", "))
     if "items" in said:
         said["items"] = "、".join(item_name(web, language, each) for each in str(said["items"]).split(", "))
+    if "code" in said:
+        said["code"] = web.texts.word(language, "code-short", str(said["code"]))
     if "item" in said:
         said["item"] = item_name(web, language, str(said["item"]))
     return said
 
 
-def _handler(verb: Verb) -> Callable[[Request, str], Awaitable[Response]]:
+def handler(verb: Verb, to_page: str = "") -> Callable[[Request, str], Awaitable[Response]]:
     async def handle(request: Request, session_id: str) -> Response:
-        return await act(request, session_id, verb)
+        return await act(request, session_id, verb, to_page)
 
     return handle
 
 
 def add_routes(app: FastAPI) -> None:
     for word, verb in VERBS.items():
-        app.post(f"/s/{{session_id}}/{word}", name=f"act-{word}")(_handler(verb))
+        app.post(f"/s/{{session_id}}/{word}", name=f"act-{word}")(handler(verb))

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from edge.room import Refusal
 from edge.sessions.machine import Session
-from edge.web import views
+from edge.web import attendance, views
 from edge.web.access import web_of
 from edge.web.desk import Web
 from edge.web.pages import go, is_htmx, language_of, local_time, page
@@ -71,7 +71,7 @@ def dossier(request: Request, session_id: str) -> Response:
     web, language = web_of(request), language_of(request)
     session = session_of(web, session_id)
     return page(request, "dossier.html", **facts_of(web, session), streams=streams_of(web, language, session),
-                gaps=views.gaps(web, language, session), revisions=views.revisions(session), counts=views.counts(web.room, session))
+                gaps=views.gaps(web, language, session), revisions=views.revisions(session), counts=attendance.counts(web.room, session))
 
 
 async def verify(request: Request, session_id: str) -> Response:

@@ -15,6 +15,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BODY_BYTES = 64 << 10
+MOST_UPLOAD_BYTES = (2 << 20) + (16 << 10)
+"""Of the one form that sends a file (a list of candidates, at most 2 MB) and what stands around it."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 # blob: is hls.js's: the video's media source and its worker. Nothing comes from elsewhere, nothing may frame us.
@@ -49,11 +51,11 @@ class BrowserRules:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        refusal = self._refuse(str(scope["method"]), Headers(scope=scope))
+        refusal = self._refuse(str(scope["method"]), str(scope["path"]), Headers(scope=scope))
         app = PlainTextResponse(refusal[1] + "\n", refusal[0]) if refusal else self._app
         await app(scope, receive, send_with_headers)
 
-    def _refuse(self, method: str, headers: Headers) -> tuple[int, str] | None:
+    def _refuse(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if _name(host) not in self._hosts:
             return 400, "This address is not one of the room's. Open the room by the address on its label."
@@ -64,7 +66,7 @@ class BrowserRules:
         length = headers.get("content-length", "")
         if not length.isdecimal():
             return 411, "The length of the request is missing. Nothing was changed."
-        if int(length) > MOST_BODY_BYTES:
+        if int(length) > (MOST_UPLOAD_BYTES if path.startswith("/s/") and path.endswith("/import") else MOST_BODY_BYTES):
             return 413, "The request is too long for anything this page sends. Nothing was changed."
         return None
 

@@ -12,9 +12,9 @@ from fastapi.responses import Response
 from edge.clock import US
 from edge.room import Room
 from edge.sessions.machine import State
-from edge.web import views
+from edge.web import attendance, views
 from edge.web.access import web_of
-from edge.web.pages import language_of, local_time, page
+from edge.web.pages import family, language_of, local_time, page
 from edge.web.texts import LANGUAGES
 
 SHOWN_US = 8 * US
@@ -27,16 +27,19 @@ def gate(request: Request) -> Response:
     verdict = web.room.last_verdict
     if verdict is not None and web.room.clock.now().us_since(verdict.at) > SHOWN_US:
         verdict = None
+    there = verdict.session if verdict and verdict.session else web.room.state.live
+    is_class = attendance.is_class(web.room.state.sessions.get(there or ""))
     is_open = _is_open(web.room)
     if verdict is None:
-        beside = web.texts.say(other, "gate.idle" if is_open else "gate.closed")
+        idle, shut = ("gate.class-idle", "class.closed") if is_class else ("gate.idle", "gate.closed")
+        beside = web.texts.say(other, idle if is_open else shut)
     else:
-        beside = web.texts.word(other, "code", verdict.code, session=verdict.elsewhere or "",
-                                time=local_time(verdict.first_at_utc_us, "%H:%M") if verdict.first_at_utc_us else "")
-        if verdict.seat and verdict.code == "OK":
+        beside = web.texts.word(other, family("code", verdict.code, is_class), verdict.code, session=verdict.elsewhere or "",
+                                room=verdict.room, time=local_time(verdict.time_us, "%H:%M") if verdict.time_us else "")
+        if verdict.seat and verdict.code in ("OK", "E-NO-CARD"):
             beside += " · " + web.texts.say(other, "verdict.seat", seat=verdict.seat)
     return page(request, "gate.html", verdict=verdict, open=is_open, beside=beside,
-                verdict_light=views.light_of(verdict) if verdict else "")
+                is_class=is_class, **views.shown(web.room, verdict))
 
 
 def _is_open(room: Room) -> bool:

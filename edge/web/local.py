@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
 from edge.evidence.bundle import Report
 from edge.evidence.chain import canonical
@@ -22,6 +22,7 @@ from edge.sessions import events as e
 from edge.sessions.machine import Session
 from edge.sessions.roster import Candidate, Roster
 from edge.storage.staff import TooSoon
+from edge.web import imports
 
 Verb = Literal["begin_preflight", "sign_in", "check_exits", "waive", "open_checkin", "start_exam", "end_exam", "seal", "cancel"]
 
@@ -51,6 +52,18 @@ class DrillOrder(_Ask):
     minutes: int = Field(ge=1, le=240)
     staff: list[DrillStaff] = Field(min_length=3, max_length=8)
     candidates: list[DrillCandidate] = Field(max_length=200)
+
+
+class RosterFile(_Ask):
+    """A file with a list of candidates: looked at, and taken only with the digest of what was shown and two signatures."""
+
+    file: Base64Bytes
+    digest: str = ""
+    by: str = ""
+    pin: str = ""
+    second: str = ""
+    second_pin: str = ""
+    reason: str = Field(default="", max_length=500)
 
 
 class ExportOrder(_Ask):
@@ -103,6 +116,16 @@ def build_local(room: Room, export: Callable[[str, Path, str], Awaitable[Report]
     @app.post("/drill")
     async def drill(order: DrillOrder) -> dict[str, str]:
         return {"session": await _begin_drill(room, order)}
+
+    @app.post("/sessions/{session_id}/files/roster")
+    async def import_roster(session_id: str, order: RosterFile) -> dict[str, Any]:
+        """What the file would change; with a digest it is taken. The file came again, so what was shown need not be held."""
+        shown = await imports.preview(room, session_id, order.file)
+        if order.digest and order.digest != shown.digest:
+            raise Refusal("import-other")
+        if order.digest:
+            await imports.take(room, shown, order.by, order.pin, order.second, order.second_pin, order.reason)
+        return {**imports.as_json(shown), "taken": bool(order.digest)}
 
     @app.post("/sessions/{session_id}/files/export")
     async def hand_out(session_id: str, order: ExportOrder) -> JSONResponse:

@@ -25,6 +25,8 @@ from edge.web.texts import LANGUAGES
 
 _TEMPLATES = Path(__file__).parent / "templates"
 MOST_FIELDS = 40
+CLASS_WORDS = frozenset({"OK", "E-DUPLICATE", "E-NOT-ON-ROSTER", "LEFT", "RETURNED"})
+"""Verdicts that are said otherwise in a class, where nobody is examined."""
 
 
 @cache
@@ -34,8 +36,13 @@ def _environment() -> Environment:
     made.filters.update(hhmm=partial(local_time, form="%H:%M"), hhmmss=partial(local_time, form="%H:%M:%S"),
                         day=partial(local_time, form="%Y-%m-%d"), moment=partial(local_time, form="%Y-%m-%d %H:%M:%S"),
                         size=views.size, ms=lambda us: us // 1000)
-    made.globals.update(request_id=lambda: secrets.token_hex(16))
+    made.globals.update(request_id=lambda: secrets.token_hex(16), family=family)
     return made
+
+
+def family(name: str, code: str, is_class: bool) -> str:
+    """The family of texts that says a verdict: `code`, or `class-code` where a class says it in its own words."""
+    return f"class-{name}" if is_class and code in CLASS_WORDS else name
 
 
 def local_time(utc_us: int, form: str) -> str:

@@ -16,7 +16,7 @@ from fastapi.responses import Response
 from edge.room import Refusal
 from edge.sessions import preflight
 from edge.sessions.machine import Session, State
-from edge.web import views
+from edge.web import advice, attendance, people, views
 from edge.web.access import AUDITOR, CHIEF, PROCTOR, SYSADMIN, web_of, who_of
 from edge.web.desk import Web
 from edge.web.pages import go, is_htmx, language_of, page
@@ -41,7 +41,8 @@ def page_path(session: Session) -> str:
 def facts_of(web: Web, session: Session) -> dict[str, Any]:
     """What every page of a session shows."""
     return {"session": session, "chief": web.room.staff.name(session.chief) if session.chief else "",
-            "start_us": session.plan.scheduled_start_us, "staff": views.staff_of(web.room, session)}
+            "start_us": session.plan.scheduled_start_us, "staff": views.staff_of(web.room, session),
+            "is_class": attendance.is_class(session)}
 
 
 def session_view(request: Request, template: str, session: Session, **view: Any) -> Response:
@@ -153,13 +154,18 @@ def show_checkin(request: Request, session_id: str) -> Response:
     if session.state is not State.CHECKIN:
         return go(request, page_path(session))
     return session_view(request, "checkin.html", session, **verdict_facts(web, session),
-                counts=views.counts(web.room, session), entries=views.entries(web.room, session))
+                counts=attendance.counts(web.room, session), entries=views.entries(web.room, session),
+                strangers=strangers_of(web, session), flagged=advice.to_look_at(web.room, session))
+
+
+def strangers_of(web: Web, session: Session) -> list[attendance.Stranger]:
+    """Who may still join a class; at an exam the pages of exceptions have them."""
+    return attendance.strangers(web.room, session) if attendance.is_class(session) else []
 
 
 def verdict_facts(web: Web, session: Session) -> dict[str, Any]:
-    verdict = views.verdict_of(web.room, session)
-    tone = views.SOUND.get(verdict.code, "error") if verdict else ""
-    return {"verdict": verdict, "verdict_sound": tone, "verdict_light": views.light_of(verdict) if verdict else ""}
+    return {"verdict": (verdict := views.verdict_of(web.room, session)), **views.shown(web.room, verdict),
+            "advice": advice.of_verdict(web.room, session, verdict)}
 
 
 def show_run(request: Request, session_id: str) -> Response:
@@ -168,8 +174,10 @@ def show_run(request: Request, session_id: str) -> Response:
     if session.state is not State.RUNNING or session.started is None or session.opened is None:
         return go(request, page_path(session))
     started = session.started.at.utc_us
-    return session_view(request, "run.html", session, tiles=views.tiles(web, language), counts=views.counts(web.room, session),
-                entries=views.entries(web.room, session, 20), started_us=started, opened_us=session.opened.at.utc_us,
+    return session_view(request, "run.html", session, tiles=views.tiles(web, language), counts=attendance.counts(web.room, session),
+                entries=views.entries(web.room, session, 20),
+                strangers=strangers_of(web, session), flagged=advice.to_look_at(web.room, session), started_us=started,
+                opened_us=session.opened.at.utc_us,
                 end_us=started + session.plan.duration_min * 60_000_000)
 
 
@@ -179,7 +187,7 @@ def show_abort(request: Request, session_id: str) -> Response:
     session = session_of(web, session_id)
     if session.state not in (State.CHECKIN, State.RUNNING):
         return go(request, page_path(session))
-    return session_view(request, "calloff.html", session, family="abort", act="abort")
+    return session_view(request, "calloff.html", session, family="class-abort" if attendance.is_class(session) else "abort", act="abort")
 
 
 def show_close(request: Request, session_id: str) -> Response:
@@ -188,7 +196,8 @@ def show_close(request: Request, session_id: str) -> Response:
     if session.state not in (State.CLOSING, State.SEALING) or session.ended is None:
         return go(request, page_path(session))
     return session_view(request, "close.html", session, ended=session.ended, absent=views.absentees(web.room, session),
-                counts=views.counts(web.room, session), tiles=views.tiles(web, language))
+                doubts=people.doubted(web.room, session),
+                counts=attendance.counts(web.room, session), tiles=views.tiles(web, language))
 
 
 def show_done(request: Request, session_id: str) -> Response:
@@ -196,7 +205,7 @@ def show_done(request: Request, session_id: str) -> Response:
     session = session_of(web, session_id)
     if session.state not in (State.SEALED, State.CANCELLED):
         return go(request, page_path(session))
-    return session_view(request, "done.html", session, counts=views.counts(web.room, session),
+    return session_view(request, "done.html", session, counts=attendance.counts(web.room, session),
                 revisions=views.revisions(session), gaps=views.gaps(web, language, session))
 
 

@@ -4,8 +4,9 @@ up here, words come from the texts. Callers: `pages` and the handlers; may run b
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,20 +17,27 @@ from edge.sessions.identity import mask_name, mask_number
 from edge.sessions.machine import LIVE, Session, State
 from edge.sessions.roster import Code
 from edge.storage.catalog import Checkin, Person
+from edge.web import attendance
 from edge.web.desk import Web
 
 OK, WARN, BAD, DIM = "ok", "warn", "bad", "dim"
 WORST_FIRST = (BAD, WARN, OK, DIM)
 LOW_SHARE = 10          # the disk is called low below a tenth of it
 
+CLASS_LIGHTS = {Code.OK: OK, Code.LEFT: OK, Code.RETURNED: OK, Code.NOT_ON_ROSTER: WARN}
+"""Verdicts of a class that have another light than at an exam: nobody is turned away."""
+
 PAGE_OF = {State.PLANNED: "preflight", State.PREFLIGHT: "preflight", State.CHECKIN: "checkin", State.RUNNING: "run",
            State.CLOSING: "close", State.SEALING: "close", State.SEALED: "done", State.CANCELLED: "done"}
 """The page that shows a session in this state."""
 
-SOUND = {Code.OK: "ok", Code.DUPLICATE: "warn", Code.WRONG_SESSION: "warn"}
+SOUND = {Code.OK: "ok", Code.LEFT: "ok", Code.RETURNED: "ok", Code.DUPLICATE: "warn", Code.WRONG_SESSION: "warn", Code.WRONG_ROOM: "warn",
+         Code.TOO_EARLY: "warn", Code.NO_CARD: "warn"}
 """Tone of a verdict; every other is an error (exam-room requirements, U23)."""
-AMBER_CODES = frozenset({Code.DUPLICATE, Code.WRONG_SESSION, Code.NOT_OPEN})
+AMBER_CODES = frozenset({Code.DUPLICATE, Code.WRONG_SESSION, Code.WRONG_ROOM, Code.TOO_EARLY, Code.NOT_OPEN, Code.NO_CARD})
 """Verdicts that turn nobody away for good: their words begin with ▲."""
+MARKS = {Code.RETURNED: OK, Code.LEFT: OK, "left": DIM, "out": DIM, "seat": DIM, "corrected-absent": WARN, "corrected-present": WARN}
+"""Lines of the list that are no verdicts: seats, going out and coming back, corrections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,24 +219,6 @@ def _platform(room: Room, t: Say, w: Say) -> Device:
 # ---- sessions -------------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Who is expected and who came: admitted + missing = expected, always (U5)."""
-
-    expected: int
-    admitted: int
-    missing: int
-    refusals: int
-    seatless: int
-
-
-def counts(room: Room, session: Session) -> Counts:
-    roster = room.rosters.get(session.id)
-    candidates = roster.candidates if roster else ()
-    admitted = sum(c.candidate_id in session.admitted for c in candidates)
-    return Counts(len(candidates), admitted, len(candidates) - admitted, session.refusals, sum(c.seat is None for c in candidates))
-
-
-@dataclass(frozen=True, slots=True)
 class Card:
     """A session among today's."""
 
@@ -246,7 +236,7 @@ class Card:
 def card(room: Room, session: Session) -> Card:
     start = session.plan.scheduled_start_us
     return Card(session.id, session.plan.title, session.plan.session_kind, session.state, start,
-                start + session.plan.duration_min * 60_000_000, counts(room, session).expected,
+                start + session.plan.duration_min * 60_000_000, attendance.expected(room, session),
                 room.staff.name(session.chief) if session.chief else "", session.state in LIVE)
 
 
@@ -271,17 +261,31 @@ class Entry:
     name: str
     number: str
     light: str
+    late_min: int = 0
+    method: str = ""
 
 
 def entries(room: Room, session: Session, most: int = 60) -> list[Entry]:
     """The newest verdicts at the door, newest first."""
-    return [_entry(row) for row in room.catalog.checkins(session.id, most)]
+    return [_class_entry(session, row) if attendance.is_class(session) else _entry(row) for row in room.catalog.checkins(session.id, most)]
+
+
+def _class_entry(session: Session, row: Checkin) -> Entry:
+    """A line of a class: late instead of seatless, and nobody in red for being on no list."""
+    late = max(0, (row.utc_us - session.plan.scheduled_start_us) // 60_000_000) if row.code == Code.OK else 0
+    light = WARN if late else CLASS_LIGHTS[Code(row.code)] if row.code in CLASS_LIGHTS else _entry(row).light
+    return replace(_entry(row), light=light, late_min=late)
 
 
 def _entry(row: Checkin) -> Entry:
-    light = WARN if row.code in AMBER_CODES else BAD if row.code != Code.OK else OK if row.seat else WARN
+    if row.code in MARKS:
+        light = MARKS[row.code]
+    elif row.code == Code.OK:
+        light = OK if row.seat and row.method != "manual" else WARN
+    else:
+        light = WARN if row.code in AMBER_CODES else BAD
     return Entry(row.seq, row.utc_us, row.code, row.seat, mask_name(row.name) if row.name else "",
-                 mask_number(row.number) if row.number else "", light)
+                 mask_number(row.number) if row.number else "", light, method=row.method or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,8 +318,28 @@ def staff_of(room: Room, session: Session) -> list[dict[str, Any]]:
                    for staff_id, role in session.plan.staff.items()), key=lambda each: order.get(each["role"], 2))
 
 
-def light_of(verdict: DoorVerdict) -> str:
-    """Green with a seat; amber without one, or for a person who is in already or in the wrong place; red for any other."""
+def shown(room: Room, verdict: DoorVerdict | None) -> dict[str, Any]:
+    """How a verdict is shown: light, tone, minutes late (classes only), and a word that stands for the card and tells nothing of it.
+
+    No tone while the exam runs: it would disturb, and enter the evidence (U23).
+    """
+    session = room.state.sessions.get(verdict.session or "") if verdict else None
+    late = attendance.late_min(session, verdict.at) if verdict and session and attendance.is_class(session) else 0
+    if verdict is None:
+        return {"verdict_light": "", "verdict_sound": "", "verdict_late": 0, "verdict_card": ""}
+    live = room.state.sessions.get(room.state.live or "")
+    quiet = live is not None and live.state is State.RUNNING
+    card = hashlib.sha256(verdict.subject.encode()).hexdigest()[:8] if verdict.subject else ""
+    return {"verdict_light": light_of(verdict, session, late), "verdict_sound": "" if quiet else SOUND.get(verdict.code, "error"),
+            "verdict_late": late, "verdict_card": card}
+
+
+def light_of(verdict: DoorVerdict, session: Session | None, late_min: int) -> str:
+    """Green with a seat (in a class: in time); amber without, or for who is in already or in the wrong place; red for any other."""
+    if attendance.is_class(session) and verdict.code in CLASS_LIGHTS:
+        return WARN if late_min and verdict.code is Code.OK else CLASS_LIGHTS[verdict.code]
+    if verdict.code in (Code.RETURNED, Code.LEFT):
+        return OK
     if verdict.code is Code.OK:
         return OK if verdict.seat else WARN
     return WARN if verdict.code in AMBER_CODES else BAD

@@ -174,7 +174,9 @@ def test_r_a1_a_good_camera_beside_a_failing_one(bench: Any, cameras: Cameras, w
     assert len(found) >= LENGTH_S // 10
     check_run(found)
     assert all(abs(step - 0.04) < 0.0002 for step in steps(found, "video"))
-    assert all(abs(step - 1024 / 48000) < 0.0002 for step in steps(found, "audio"))
+    sound = [step for step in steps(found, "audio") if abs(step - 1024 / 48000) >= 0.0002]
+    assert all(abs(step - 1536 / 48000) < 0.0015 for step in sound)         # the film's seam: a minute is 2,812 packets and a half
+    assert len(sound) <= LENGTH_S // 60 + 2
     told = framecheck(found)
     print(f"good: {told}")
     assert "missing 0, undecoded 0, doubled 0, backwards 0, unreadable 0" in told

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parents[2]
-LOCKS = ("requirements-build.lock", "requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements-build.lock", "requirements.lock", "requirements-dev.lock", "requirements-face.lock")
 ENTRY = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)(?: ; (.+?))? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE)
 
 
@@ -48,3 +48,11 @@ def test_in_step_with_the_project() -> None:
     run, dev = ({package for package, _ in pins(name)} for name in ("requirements.lock", "requirements-dev.lock"))
     assert {project(line) for line in declared["dependencies"]} <= run
     assert {project(line) for line in declared["optional-dependencies"]["dev"]} <= dev - run
+
+
+def test_the_faces_lock_holds_what_a_room_without_them_never_gets() -> None:
+    declared = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]["face"]
+    face, others = pins("requirements-face.lock"), {package for name in LOCKS[:3] for package, _ in pins(name)}
+    assert {project(line) for line in declared} == {package for package, _ in face}
+    assert not {package for package, _ in face} & others
+    assert all(line in text("requirements-face.lock") for line in declared), "its command names the versions of pyproject.toml"

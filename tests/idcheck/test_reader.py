@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -13,14 +14,15 @@ from pathlib import Path
 import pytest
 import serial
 
-from edge.clock import US, SystemClock
+from edge.clock import US, Clock, SystemClock
 from edge.idcheck import reader, wire
 from edge.idcheck.port import SerialPort
 from edge.idcheck.reader import CardSeen, CardUnreadable, Reader
-from edge.idcheck.wire import Command
+from edge.idcheck.wire import Answer, Command
 from edge.sessions.events import ReaderBack, ReaderLost
 from edge.sim import people
-from edge.sim.card_reader import CardReader, Module
+from edge.sim.card_module import Module
+from edge.sim.card_reader import CardReader
 
 Reported = CardSeen | CardUnreadable | ReaderLost | ReaderBack
 MODULE = "05.01-20260101-0000000000-0000000007"
@@ -34,11 +36,18 @@ class Watched(Module):
         super().__init__()
         self.asked: Counter[str] = Counter()
         self.happens: dict[Command, Callable[[], object]] = {}
+        self.refuses: set[str] = set()
+        self.spoils: dict[str, list[int]] = {}
         self.more = asyncio.Event()
 
     def reply(self, command: Command) -> bytes:
-        self.asked[f"{command.cmd:02X}{command.para:02X}"] += 1
+        name = f"{command.cmd:02X}{command.para:02X}"
+        self.asked[name] += 1
         self.more.set()
+        if name in self.refuses:
+            return wire.encode(Answer(wire.UNSUPPORTED))
+        if statuses := self.spoils.get(name):
+            return wire.encode(Answer(statuses.pop()))
         if happening := self.happens.pop(command, None):
             happening()
         return super().reply(command)
@@ -50,6 +59,13 @@ class Watched(Module):
             while self.asked[command] < goal:
                 self.more.clear()
                 await self.more.wait()
+
+
+class Hasty(SystemClock):
+    """The machine's clock for a driver that does not wait between two looks. Its deadlines for answers stay."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / 100)
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -70,8 +86,8 @@ class Desk:
     driver: Reader | None = None
     task: asyncio.Task[None] | None = None
 
-    def start(self, allow_demo: bool = True) -> Reader:
-        self.driver = Reader(SerialPort(self.link), self.reports.put, SystemClock(), poll_s=0.05, allow_demo=allow_demo)
+    def start(self, allow_demo: bool = True, baud: int = 115_200, clock: Clock | None = None) -> Reader:
+        self.driver = Reader(SerialPort(self.link, baud), self.reports.put, clock or SystemClock(), poll_s=0.05, allow_demo=allow_demo)
         self.task = asyncio.create_task(self.driver.run())
         return self.driver
 
@@ -220,6 +236,61 @@ async def test_a_card_taken_away_too_soon(desk: Desk, at: Command) -> None:
     assert await desk.seen() == "样例甲"
 
 
+async def test_a_card_that_was_never_lifted_is_not_seen_again(desk: Desk) -> None:
+    """The field fails for a moment: the probe says gone, the next find says found, and it is the same card."""
+    await desk.started()
+    desk.device.lay("样例甲")
+    assert await desk.seen() == "样例甲"
+    reads = desk.module.asked["3001"]
+    desk.device.lay("样例甲")
+    await until(lambda: desk.module.asked["3001"] > reads)
+    await desk.module.asked_more("3003", 2)
+    assert desk.reports.empty()
+    desk.device.lay("样例乙")
+    assert await desk.seen() == "样例乙", "another card in its place is another card"
+
+
+async def test_a_module_without_either_probe_still_says_each_card_once(desk: Desk) -> None:
+    await desk.started()
+    for name in ("样例甲", "样例乙"):
+        for command in ("3003", "3005"):
+            desk.module.refuses.add(command)
+        desk.device.lay(name)
+        assert await desk.seen() == name
+        await desk.module.asked_more("2001", 3)
+        assert desk.reports.empty()
+        desk.device.lift()
+        await desk.module.asked_more("2001", 1)
+
+
+async def test_refused_by_the_module_three_times_is_more_than_laid_down_badly(desk: Desk) -> None:
+    driver = await desk.started()
+    desk.module.trouble("status", 0x32, "2002", 1000)
+    desk.device.lay("样例甲")
+    assert await desk.word() == "module-refuses-card"
+    assert await desk.word() == "card-suspect"
+    await desk.module.asked_more("2002", 3)
+    assert desk.reports.empty(), "each is said once"
+    desk.module.trouble("status", 0x32, "2002", 0)
+    assert await desk.seen() == "样例甲", "and it is a word for people: the module decides"
+    assert driver.state.state == "ok"
+
+
+@pytest.mark.parametrize("sw3", [0x10, 0x11, 0x21, 0x23, 0x24, 0x31, 0x32, 0x33, 0x37, 0x3F, 0x40, 0x41, 0x47, 0x80, 0x81, 0x91, 0x9F,
+                                 0xEE])
+async def test_no_status_at_any_step_breaks_the_driver(desk: Desk, sw3: int) -> None:
+    """Twice this status at each step; then all is well, and the card is seen."""
+    for command in ("2001", "2002", "3001", "3003"):
+        desk.module.spoils[command] = [sw3] * 2
+    desk.device.lay("样例甲")
+    desk.start(clock=Hasty())
+    reports = [await desk.next()]
+    while not isinstance(reports[-1], CardSeen):
+        reports.append(await desk.next())
+    assert isinstance(reports[0], ReaderBack)
+    assert all(isinstance(each, CardUnreadable) and each.reason in reader.UNREADABLE_WORDS for each in reports[1:-1])
+
+
 async def test_fingerprints_are_never_asked_for(desk: Desk) -> None:
     await desk.started()
     desk.device.lay("样例甲")
@@ -283,6 +354,48 @@ async def test_a_reader_that_makes_no_sense_is_lost_and_comes_back(desk: Desk, k
     desk.module.trouble(kind, sw3, "", 0)
     assert isinstance(await desk.next(), ReaderBack)
     assert (driver.state.state, driver.state.module, driver.state.last_fault) == ("ok", MODULE, word)
+
+
+async def test_noise_without_end_is_a_lost_reader_within_five_seconds(desk: Desk) -> None:
+    """Bytes that come all the time keep no deadline from passing."""
+    driver = await desk.started()
+    began = SystemClock().now()
+
+    async def babble() -> None:
+        noise = random.Random(7)
+        while True:
+            desk.device.send(noise.randbytes(30))
+            await asyncio.sleep(0.05)
+    babbling = asyncio.create_task(babble())
+    desk.module.hear = lambda data: b""  # type: ignore[method-assign]
+    assert await desk.word() == "garbled"
+    assert SystemClock().now().us_since(began) < 5 * US
+    assert (driver.state.state, driver.state.last_fault) == ("lost", "garbled")
+    babbling.cancel()
+    await asyncio.gather(babbling, return_exceptions=True)
+
+
+# ---- the bit rate -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("rate", [115_200, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (57_600, 38_400, 19_200, 9_600))])
+async def test_the_rate_is_found_and_never_changed(desk: Desk, rate: int) -> None:
+    configured = 57_600
+    desk.device.set_rate(rate)
+    driver = desk.start(baud=configured)
+    report = await desk.next()
+    if rate != configured:
+        assert isinstance(report, ReaderLost) and report.reason == "silent", "the board does not wait for the search"
+        report = await desk.next()
+    assert isinstance(report, ReaderBack) and driver.state.rate == rate
+    desk.device.lay("样例甲")
+    assert await desk.seen() == "样例甲"
+    assert not [command for command in desk.module.asked if command.startswith(("60", "61"))]
+    desk.device.lift()
+    desk.device.unplug()
+    assert await desk.word() == "gone"
+    desk.device.plug()
+    assert isinstance(await desk.next(), ReaderBack)
+    assert driver.state.rate == rate and driver.state.last_fault != "silent", "the rate that was found is the first one tried the next time"
 
 
 # ---- the plug ---------------------------------------------------------------------------------------------------------

@@ -49,7 +49,8 @@ def test_answer_both_ways(vector: dict[str, Any]) -> None:
 def test_our_commands_are_the_published_ones() -> None:
     published = {v["name"]: wire.decode_command(bytes.fromhex(v["hex"])) for v in FRAMES if v["kind"] == "command"}
     ours = {"reset_sam": wire.RESET, "get_sam_status": wire.STATUS, "get_sam_id": wire.SAM_ID, "find_card": wire.FIND,
-            "select_card": wire.SELECT, "read_base_msg": wire.READ, "read_new_address": wire.NEW_ADDRESS}
+            "select_card": wire.SELECT, "read_base_msg": wire.READ, "read_new_address": wire.NEW_ADDRESS,
+            "read_iin_sn_dn": wire.MANAGEMENT}
     assert {name: published[name] for name in ours} == ours
 
 
@@ -88,6 +89,25 @@ def test_an_answer_with_fingerprints_is_not_taken() -> None:
     vector = next(v for v in FRAMES if "fp_length" in v)
     with pytest.raises(WireError, match="no base message"):
         wire.base_message(wire.decode_answer(bytes.fromhex(vector["hex"])).data)
+
+
+def test_management_number_vector() -> None:
+    data = wire.decode_answer(bytes.fromhex(next(v for v in FRAMES if v["name"] == "iin_sn_dn_reply_28")["hex"])).data
+    assert wire.management_number(data) == f"{data[:4].hex()}-{data[4:12].hex()}-{data[12:].hex()}".upper()
+    assert wire.management_number(data[4:]) == f"{data[4:12].hex()}-{data[12:].hex()}".upper(), "24 bytes from modules without IIN"
+    for size in (0, 16, 23, 25, 27, 29, 52):
+        with pytest.raises(WireError):
+            wire.management_number(bytes(size))
+
+
+def test_appended_address_vector() -> None:
+    vector = next(v for v in FRAMES if v["name"] == "new_address_1_of_4_280")
+    data = wire.decode_answer(bytes.fromhex(vector["hex"])).data
+    assert wire.new_address(data) == data[:70].decode("utf-16-le").rstrip()
+    assert wire.new_address(data[:70]) == wire.new_address(data), "some modules send one field"
+    for size in (0, 1, 69, 71, 281, 350):
+        with pytest.raises(WireError):
+            wire.new_address(bytes(size))
 
 
 @pytest.mark.parametrize("data", [b"", b"\x01\x00\x04", b"\x01\x00\x04\x00" + bytes(1279), b"\x00\xff\x04\x01" + bytes(1280),
@@ -223,10 +243,25 @@ def test_one_wrong_byte_never_makes_a_frame(frame: bytes, at: int, flip: int) ->
 @TIMELESS
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_frame_or_a_wire_error(data: bytes) -> None:
-    decoders: list[Callable[[bytes], object]] = [wire.decode_answer, wire.decode_command, wire.base_message, wire.sam_id]
+    decoders: list[Callable[[bytes], object]] = [wire.decode_answer, wire.decode_command, wire.base_message, wire.sam_id,
+                                                  wire.new_address, wire.management_number]
     for decode in decoders:
         with suppress(WireError):
             decode(data)
+
+
+@pytest.mark.parametrize("shortest", [wire.SHORTEST_COMMAND, wire.SHORTEST_ANSWER])
+def test_any_length_byte(shortest: int) -> None:
+    """All 65,536 lengths that a header can claim: waited for or refused, never more held than one frame, and the next frame is found."""
+    whole = wire.encode(Answer(0x80))
+    for length in range(0x10000):
+        deframer = Deframer(shortest)
+        frames = deframer.feed(PREAMBLE + length.to_bytes(2, "big"))
+        assert frames == [] and deframer.pending == (shortest <= length <= wire.LONGEST)
+        assert deframer.held <= 7
+        if deframer.pending:
+            frames += deframer.missed_deadline()
+        assert frames + deframer.feed(whole) == [whole]
 
 
 def test_a_long_line_of_false_starts_is_dropped_in_reasonable_time() -> None:

@@ -98,6 +98,12 @@ def test_reader_pulled_out_and_put_back(house: House) -> None:
     until(lambda: item(house, session, "reader")["light"] == "red", 5, "red within five seconds")
     asyncio.run(ask(control, {"do": "plug"}))
     until(lambda: item(house, session, "reader")["light"] == "green", 15, "green again without a restart")
+    for kind, word in (("silent", "silent"), ("garbled", "garbled"), ("status", "not-authorised")):
+        asyncio.run(ask(control, {"do": "trouble", "kind": kind, "sw3": "66", "times": 100_000}))
+        until(lambda: item(house, session, "reader")["light"] == "red", 5, "red within five seconds")
+        assert item(house, session, "reader")["facts"] == {"reason": word}
+        asyncio.run(ask(control, {"do": "trouble", "kind": kind, "times": 0}))
+        until(lambda: item(house, session, "reader")["light"] == "green", 15, "green again without a restart")
     whole_session(house, session)
 
 

@@ -20,6 +20,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587D, 2      # _IOR('X', 125, __u32)
@@ -80,6 +81,11 @@ def back(d) -> str:
     """Unmount (fails with 'busy' while the program under test lives), replay the journal, mount; what e2fsck said."""
     image, m = Path(d).resolve() / "disk.img", mount_point(d)
     sh("umount", m)
+    until = time.monotonic() + 20
+    while sh("losetup", "-j", image):              # let go of a moment later; mounted again before, the device's old cache would show
+        if time.monotonic() > until:
+            raise OSError(f"{image} is still in use")
+        time.sleep(0.02)
     fsck = subprocess.run(["e2fsck", "-p", image], capture_output=True, text=True, timeout=120)
     if fsck.returncode > 1:
         raise OSError(f"e2fsck {fsck.returncode}: {fsck.stdout}")

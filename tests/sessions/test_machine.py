@@ -44,6 +44,14 @@ BODIES: dict[type[e.Event], dict[str, Any]] = {
     e.CheckinOpened: {"by": "T001", "session_seq": 1, "streams": {"cam-front": "rtsp"}, "readings": {}, "clock_state": "synced"},
     e.OpenSigned: {"digest": "0pen"},
     e.CandidateAdmitted: {"candidate_id": "C2", "subject": "s2", "method": "id_card", "seat": "02"},
+    e.SeatAssigned: {"candidate_id": "C1", "seat": "09", "by": "T002", "reason": "r"},
+    e.CandidateLeft: {"candidate_id": "C1", "by": "T002", "final": False},
+    e.CandidateReturned: {"candidate_id": "C1", "method": "id_card"},
+    e.IdentityDoubted: {"candidate_id": "C1", "code": "E-PHOTO-DOUBT", "by": "T002", "reason": "r"},
+    e.DoubtSigned: {"candidate_id": "C1", "staff_id": "T002"},
+    e.DoubtSettled: {"candidate_id": "C1", "outcome": "escalated", "by": "T001", "reason": "r"},
+    e.AttendanceCorrected: {"candidate_id": "C1", "result": "absent", "by": "T001", "reason": "r"},
+    e.FaceCompared: {"candidate_id": "C1", "result": "no-match"},
     e.AdmissionRefused: {"code": "E-LATE"}, e.ExamStarted: {"by": "T001", "age_ms": {"cam-front": 200}},
     e.ExamEnded: {"by": "T001", "outcome": "completed"},
     e.SealOrdered: {"by": "T001", "second": "T002", "statement": "s", "absent": ("C2",)},
@@ -71,8 +79,28 @@ WAY: tuple[tuple[type[e.Event], dict[str, Any]], ...] = (
 )
 
 
+ABOUT_SOMEBODY_IN = {e.FaceCompared, e.IdentityDoubted, e.DoubtSigned, e.DoubtSettled, e.AttendanceCorrected}
+FIRST: dict[type[e.Event], tuple[type[e.Event], ...]] = {
+    e.CandidateReturned: (e.CandidateLeft,), e.DoubtSigned: (e.IdentityDoubted,), e.DoubtSettled: (e.IdentityDoubted,)}
+"""What must have happened before a fact makes sense."""
+
+
 def fact(kind: type[e.Event], session: str | None = "S1", **changed: Any) -> e.Event:
     return kind(at=AT, session=session, **{**BODIES[kind], **changed})
+
+
+C1_IN = fact(e.CandidateAdmitted, candidate_id="C1", subject="s1", seat="01")
+BY_HAND = {"candidate_id": "C5", "subject": "s5", "seat": "05", "method": "manual", "exception": "E-NO-CARD", "by": "T002"}
+OFF = {"candidate_id": "OFF-9", "subject": "s9", "seat": None, "exception": "E-NOT-ON-ROSTER", "by": "T001", "second": "T002",
+       "reason": "r"}
+
+
+def then(state: State, *facts: e.Event) -> RoomState:
+    """The room with a session in `state`, and then these facts."""
+    room = at_state(state)
+    for each in facts:
+        room = step(room, each)
+    return room
 
 
 def at_state(state: State, session: str = "S1", start: RoomState | None = None) -> RoomState:
@@ -117,6 +145,10 @@ def test_each_pair_of_state_and_fact(state: State, kind: type[e.Event]) -> None:
     room = at_state(state)
     if kind is e.SessionAmended and state is State.SEALED:
         room = step(room, fact(e.ManifestSigned))
+    if kind in ABOUT_SOMEBODY_IN and state is State.CHECKIN:
+        room = step(room, C1_IN)
+    for each in FIRST.get(kind, ()) if kind.__name__ in printed_table()[state] else ():
+        room = step(room, fact(each))
     before = replace(room, sessions=dict(room.sessions))
     after = printed_table()[state].get(kind.__name__)
     if after is None:
@@ -189,11 +221,27 @@ def signed_and_amended() -> RoomState:
     return step(step(at_state(State.SEALED), fact(e.ManifestSigned)), fact(e.SessionAmended))
 
 
+def in_a_class() -> RoomState:
+    room = at_state(State.CHECKIN)
+    session = room.sessions["S1"]
+    return replace(room, sessions={"S1": replace(session, plan=replace(session.plan, session_kind="training_class"))})
+
+
+IMPORT = {"source": "import", "by": "T001", "second": "T002", "reason": "the platform is down"}
+
 CONTRADICTIONS: tuple[tuple[str, Callable[[], RoomState], e.Event], ...] = (
     ("another-session-is-live", lambda: second_session_ready(at_state(State.CHECKIN)), fact(e.PreflightBegun, "S2")),
     ("another-session-is-live", lambda: second_session_ready(at_state(State.SEALING)), fact(e.PreflightBegun, "S2")),
     ("another-session-is-live", lambda: at_state(State.CHECKIN, "S2", at_state(State.PREFLIGHT)), fact(e.CheckinOpened, session_seq=2)),
     ("no-roster", lambda: step(step(RoomState(), fact(e.SessionPlanned)), fact(e.PreflightBegun)), fact(e.CheckinOpened)),
+    # a list from a file has two names behind it, and never takes the place of a signed one (R5)
+    ("signed-roster-stands", lambda: at_state(State.PREFLIGHT), fact(e.RosterAccepted, **IMPORT)),
+    ("drill-has-its-list", lambda: step(RoomState(), fact(e.SessionPlanned, session_kind="drill")), fact(e.RosterAccepted, **IMPORT)),
+    ("chief-only", lambda: step(RoomState(), fact(e.SessionPlanned)), fact(e.RosterAccepted, **{**IMPORT, "by": "T002", "second": "T001"})),
+    ("chief-only", lambda: step(RoomState(), fact(e.SessionPlanned)), fact(e.RosterAccepted, **{**IMPORT, "by": None})),
+    ("second-person-and-reason", lambda: step(RoomState(), fact(e.SessionPlanned)), fact(e.RosterAccepted, **{**IMPORT, "second": "T001"})),
+    ("second-person-and-reason", lambda: step(RoomState(), fact(e.SessionPlanned)), fact(e.RosterAccepted, **{**IMPORT, "second": None})),
+    ("second-person-and-reason", lambda: step(RoomState(), fact(e.SessionPlanned)), fact(e.RosterAccepted, **{**IMPORT, "reason": None})),
     ("wrong-session-seq", lambda: at_state(State.PREFLIGHT), fact(e.CheckinOpened, session_seq=2)),
     ("wrong-session-seq", lambda: at_state(State.PREFLIGHT), fact(e.CheckinOpened, session_seq=0)),
     ("not-planned-for-this-session", lambda: at_state(State.PREFLIGHT), fact(e.StaffPresent, staff_id="T009", role="proctor")),
@@ -201,6 +249,41 @@ CONTRADICTIONS: tuple[tuple[str, Callable[[], RoomState], e.Event], ...] = (
     ("already-in", lambda: at_state(State.RUNNING), fact(e.CandidateAdmitted, candidate_id="C1", subject="other")),
     ("already-in", lambda: at_state(State.RUNNING), fact(e.CandidateAdmitted, candidate_id="C9", subject="s1")),
     ("seat-taken", lambda: at_state(State.RUNNING), fact(e.CandidateAdmitted, seat="01")),
+    # an exception has names behind it (4.5.7: nobody off the list by one person's word)
+    ("exception-needed", lambda: at_state(State.CHECKIN), fact(e.CandidateAdmitted, **{**BY_HAND, "exception": None})),
+    ("exception-needed", lambda: at_state(State.CHECKIN), fact(e.CandidateAdmitted, **{**BY_HAND, "by": None})),
+    ("not-planned-for-this-session", lambda: at_state(State.CHECKIN), fact(e.CandidateAdmitted, **{**BY_HAND, "by": "A001"})),
+    ("not-planned-for-this-session", lambda: at_state(State.CHECKIN), fact(e.CandidateAdmitted, exception="E-LATE")),
+    ("chief-only", lambda: at_state(State.CHECKIN), fact(e.CandidateAdmitted, **{**OFF, "by": "T002", "second": "T001"})),
+    ("second-person-and-reason", lambda: at_state(State.CHECKIN), fact(e.CandidateAdmitted, **{**OFF, "second": None})),
+    ("second-person-and-reason", lambda: at_state(State.CHECKIN), fact(e.CandidateAdmitted, **{**OFF, "second": "T001"})),
+    ("second-person-and-reason", lambda: at_state(State.CHECKIN), fact(e.CandidateAdmitted, **{**OFF, "second": "A001"})),
+    ("second-person-and-reason", lambda: at_state(State.CHECKIN), fact(e.CandidateAdmitted, **{**OFF, "reason": None})),
+    ("reason-needed", in_a_class, fact(e.CandidateAdmitted, **{**OFF, "by": "T002", "second": None, "reason": None})),
+    # 4.5.14 two on one seat, by whatever way
+    ("seat-taken", lambda: at_state(State.RUNNING), fact(e.SeatAssigned, candidate_id="C7", seat="01")),
+    ("seat-taken", lambda: then(State.RUNNING, fact(e.SeatAssigned, candidate_id="C7")), fact(e.SeatAssigned)),
+    ("seat-taken", lambda: then(State.RUNNING, fact(e.SeatAssigned, candidate_id="C7")), fact(e.CandidateAdmitted, seat="09")),
+    ("seat-taken", lambda: at_state(State.CLOSING),
+     fact(e.AttendanceCorrected, candidate_id="C7", result="present", subject="s7", seat="01")),
+    # marks and corrections
+    ("not-in", lambda: at_state(State.RUNNING), fact(e.CandidateLeft, candidate_id="C7")),
+    ("not-in", lambda: at_state(State.RUNNING), fact(e.IdentityDoubted, candidate_id="C7")),
+    ("not-in", lambda: at_state(State.CLOSING), fact(e.AttendanceCorrected, candidate_id="C7")),
+    ("not-in", lambda: at_state(State.RUNNING), fact(e.FaceCompared, candidate_id="C7")),
+    ("already-out", lambda: then(State.RUNNING, fact(e.CandidateLeft)), fact(e.CandidateLeft, final=True)),
+    ("not-out", lambda: at_state(State.RUNNING), fact(e.CandidateReturned)),
+    ("already-in", lambda: at_state(State.CLOSING), fact(e.AttendanceCorrected, result="present", subject="s1")),
+    ("already-in", lambda: at_state(State.CLOSING), fact(e.AttendanceCorrected, candidate_id="C7", result="present", subject="s1")),
+    ("chief-only", lambda: at_state(State.CLOSING), fact(e.AttendanceCorrected, by="T002")),
+    # doubts
+    ("doubted-already", lambda: then(State.RUNNING, fact(e.IdentityDoubted)), fact(e.IdentityDoubted)),
+    ("no-doubt", lambda: at_state(State.RUNNING), fact(e.DoubtSigned)),
+    ("no-doubt", lambda: then(State.RUNNING, fact(e.IdentityDoubted), fact(e.DoubtSettled)), fact(e.DoubtSettled)),
+    ("not-planned-for-this-session", lambda: then(State.RUNNING, fact(e.IdentityDoubted)), fact(e.DoubtSigned, staff_id="A001")),
+    ("signed-already", lambda: then(State.RUNNING, fact(e.IdentityDoubted), fact(e.DoubtSigned)), fact(e.DoubtSigned)),
+    ("two-must-sign", lambda: then(State.RUNNING, fact(e.IdentityDoubted), fact(e.DoubtSigned)), fact(e.DoubtSettled, outcome="cleared")),
+    ("chief-only", lambda: then(State.RUNNING, fact(e.IdentityDoubted)), fact(e.DoubtSettled, by="T002")),
     ("wrong-revision", lambda: at_state(State.SEALING), fact(e.Sealed, revision=2)),
     ("wrong-revision", lambda: at_state(State.SEALED), fact(e.SessionAmended)),             # revision 1 is not signed yet
     ("wrong-revision", lambda: step(at_state(State.SEALED), fact(e.ManifestSigned)), fact(e.SessionAmended, revision=3)),
@@ -256,6 +339,13 @@ def test_a_receipt_speaks_of_its_own_revision_only() -> None:
     assert room.sessions["S1"].revisions[1].verdict == "accepted" and room.sessions["S1"].revisions[1].receipt_refused is None
 
 
+def test_advice_on_a_face_changes_nothing_but_what_was_advised() -> None:
+    before = at_state(State.RUNNING).sessions["S1"]
+    after = then(State.RUNNING, fact(e.FaceCompared)).sessions["S1"]
+    assert after.faces["C1"].result == "no-match"
+    assert replace(after, faces={}) == before
+
+
 def test_late_segments_are_counted_until_a_revision_names_them() -> None:
     room = step(step(at_state(State.SEALED), fact(e.ManifestSigned)), fact(e.SegmentStored))
     assert room.sessions["S1"].late_segments == 1
@@ -273,6 +363,9 @@ def test_an_interval_covers_what_overlaps_it() -> None:
 
 
 # ---- random histories --------------------------------------------------------------------------------------------------
+
+PERSONAL = {e.FaceCompared, e.CandidateLeft, e.CandidateReturned, e.IdentityDoubted, e.DoubtSigned, e.DoubtSettled, e.AttendanceCorrected}
+
 
 class Histories(RuleBasedStateMachine):
     """Random facts, legal or not, about three sessions of one room."""
@@ -303,6 +396,14 @@ class Histories(RuleBasedStateMachine):
         changed: dict[str, Any] = {}
         if kind is e.CandidateAdmitted:
             changed = {"candidate_id": f"C{candidate}", "subject": f"s{subject}", "seat": seat}
+            if number == 4:
+                changed |= {"method": "manual", "exception": "E-NO-CARD", "by": "T002"}
+        elif kind is e.AttendanceCorrected and seat:
+            changed = {"candidate_id": f"C{candidate}", "result": "present", "subject": f"s{subject}", "seat": seat}
+        elif kind is e.SeatAssigned:
+            changed = {"candidate_id": f"C{candidate}", "seat": seat or "03"}
+        elif kind in PERSONAL:
+            changed = {"candidate_id": f"C{candidate}"}
         elif kind is e.CheckinOpened:
             changed = {"session_seq": number}
         elif kind in (e.Sealed, e.SessionAmended, e.ManifestSigned):
@@ -342,6 +443,18 @@ class Histories(RuleBasedStateMachine):
             seats = [a.seat for a in session.admitted.values() if a.seat]
             assert len(set(subjects)) == len(subjects) and len(set(seats)) == len(seats)
             assert all(key == a.candidate_id for key, a in session.admitted.items())
+            given = [seat for each, seat in session.seats.items() if each not in session.admitted]
+            assert len(set(given)) == len(given)
+            assert not set(session.turned_away) & set(session.admitted), "who is in was not turned away"
+
+    @invariant()
+    def a_manual_admission_is_in_doubt_until_two_have_signed_or_it_is_handed_on(self) -> None:
+        for session in self.room.sessions.values():
+            for admission in session.admitted.values():
+                assert admission.method != "manual" or admission.doubt is not None
+                settled = admission.doubt.settled if admission.doubt else None
+                if admission.doubt and settled and settled.outcome == "cleared":
+                    assert len(set(admission.doubt.signed)) >= 2
 
     @invariant()
     def every_open_ends_in_exactly_one_set_of_books(self) -> None:

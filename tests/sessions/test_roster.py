@@ -1,8 +1,7 @@
-"""Who may come in: the list as it was signed, and the one table of verdicts."""
+"""Who may come in: the list as it was signed. (The verdicts: test_door.)"""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -10,11 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.sessions.identity import Identity, mask_name, mask_number
-from edge.sessions.roster import MAX_CANDIDATES, Candidate, Code, Roster, match, parse_roster
+from edge.sessions.identity import mask_name, mask_number
+from edge.sessions.roster import MAX_CANDIDATES, MAX_ELSEWHERE, Candidate, Elsewhere, parse_roster
 from edge.sim.people import BY_NAME, PEOPLE
-
-TODAY = date(2026, 11, 26)
 
 
 def row(name: str = "样例甲", **changed: Any) -> dict[str, Any]:
@@ -27,10 +24,6 @@ def row(name: str = "样例甲", **changed: Any) -> dict[str, Any]:
 def payload(*rows: dict[str, Any], **changed: Any) -> dict[str, Any]:
     return {"type": "exam-roster/v1", "session_id": "S1", "plan_id": "P1", "version": 3, "issued_utc": "2026-11-26T00:00:00.000Z",
             "room_code": "000000-KD01-R01", "candidates": list(rows), **changed}
-
-
-def roster_of(*names: str, session: str = "S1") -> Roster:
-    return replace(parse_roster(payload(*(row(name) for name in names))), session_id=session)
 
 
 def test_a_list_is_read_with_every_sample_person() -> None:
@@ -90,41 +83,28 @@ def test_whatever_was_signed_is_a_list_or_a_value_error(top: dict[str, Any], one
         assert all(isinstance(c, Candidate) and (c.seat is None or isinstance(c.seat, str)) for c in roster.candidates)
 
 
-# ---- the table of verdicts ---------------------------------------------------------------------------------------------
+def test_qualifications_holds_and_other_rooms_are_read() -> None:
+    roster = parse_roster(payload(row("样例甲", theory_passed_on="2025-10-01", on_hold=True), row("样例乙"), elsewhere=[
+        {"id_no": " 00000019870606015x ", "room_code": "000000-KD01-R02", "scheduled_start": "2026-11-26T15:00:00+08:00"},
+        {"id_no": "000000198810080070", "room_code": "000000-KD01-R03"}]))
+    held, plain = roster.candidates
+    assert (held.theory_passed_on, held.on_hold) == (date(2025, 10, 1), True)
+    assert (plain.theory_passed_on, plain.on_hold) == (None, False)
+    assert roster.elsewhere == {"00000019870606015X": Elsewhere("000000-KD01-R02", 1_795_676_400_000_000),
+                                "000000198810080070": Elsewhere("000000-KD01-R03")}
 
-def card(person: str, /, **changed: Any) -> Identity:
-    return replace(BY_NAME[person].identity(), **changed)
 
-
-OTHERS = {"S2": roster_of("样例辛", session="S2")}
-MINE = roster_of("样例甲", "样例乙", "样例丑")
-
-
-@pytest.mark.parametrize(("identity", "admitted", "code", "elsewhere"), [
-    (card("样例甲"), (), Code.OK, None),
-    (card("样例甲"), ("DEMO-001",), Code.DUPLICATE, None),
-    (card("样例甲"), ("DEMO-002",), Code.OK, None),
-    (card("样例丙"), (), Code.NOT_ON_ROSTER, None),
-    (card("样例辛"), (), Code.WRONG_SESSION, "S2"),
-    (card("样例丑"), (), Code.CARD_EXPIRED, None),                                                  # on the list, card ended in 2020
-    (card("样例丑", valid_to=TODAY), (), Code.OK, None),                                            # the last valid day is a valid day
-    (card("样例丑", valid_to=None), (), Code.OK, None),                                             # 长期
-    (card("样例丑"), ("DEMO-011",), Code.DUPLICATE, None),                                          # a proctor asks that first
-    (card("样例甲", number="000000199001010019"), (), Code.NOT_ON_ROSTER, None),                    # the same name is nobody
-    (card("样例丙", name="样例甲"), (), Code.NOT_ON_ROSTER, None),
-    (card("样例丙", former_number="000000199001010018"), (), Code.OK, None),                        # the list holds the old number
-    (card("样例甲", name="改名"), (), Code.OK, None),                                               # the number decides, not the name
+@pytest.mark.parametrize("changed", [
+    {"candidates": [row("样例甲", theory_passed_on="last year")]}, {"candidates": [row("样例甲", theory_passed_on=5)]},
+    {"candidates": [row("样例甲", candidate_id="OFF-12")]}, {"elsewhere": {}}, {"elsewhere": ["x"]}, {"elsewhere": [{"id_no": "1"}]},
+    {"elsewhere": [{"id_no": "1", "room_code": "R", "scheduled_start": "noon"}]},
+    {"elsewhere": [{"id_no": "1", "room_code": "R", "scheduled_start": 5}]},
+    {"elsewhere": [{"id_no": str(n), "room_code": "R"} for n in range(MAX_ELSEWHERE + 1)]},
 ])
-def test_the_verdict_on_a_card(identity: Identity, admitted: tuple[str, ...], code: Code, elsewhere: str | None) -> None:
-    verdict = match(identity, MINE, admitted, OTHERS, TODAY)
-    assert (verdict.code, verdict.other_session) == (code, elsewhere)
-    assert (verdict.candidate is not None) == (code in (Code.OK, Code.DUPLICATE, Code.CARD_EXPIRED))
-
-
-@given(st.text("0123456789X", min_size=1, max_size=18))
-def test_part_of_a_number_is_nobody(number: str) -> None:
-    if number not in MINE.by_number:
-        assert match(card("样例甲", number=number), MINE, (), {}, TODAY).code is Code.NOT_ON_ROSTER
+def test_what_does_not_fit_is_refused_and_nothing_is_used_of_it(changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError) as error:
+        parse_roster(payload(row()) | changed)
+    assert "样例" not in str(error.value) and "000000" not in str(error.value)
 
 
 @given(st.text(min_size=1, max_size=30))
@@ -137,5 +117,6 @@ def test_a_masked_name_shows_at_most_its_ends(name: str) -> None:
 
 def test_masked_forms() -> None:
     assert (mask_name("样例甲"), mask_name("样例"), mask_number("000000199001010018")) == ("样*甲", "样*", "****0018")
-    shown = repr(card("样例甲"))
-    assert "样例甲" not in shown and "19900101" not in shown and shown == str(card("样例甲"))
+    card = BY_NAME["样例甲"].identity()
+    shown = repr(card)
+    assert "样例甲" not in shown and "19900101" not in shown and shown == str(card)

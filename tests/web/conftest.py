@@ -48,6 +48,7 @@ from edge.storage.database import Database
 from edge.storage.journal import Journal
 from edge.storage.logins import Logins
 from edge.storage.outbox import Outbox
+from edge.storage.photos import Photos
 from edge.storage.staff import StaffBook
 from edge.web.app import Desk, build_web
 
@@ -81,6 +82,7 @@ class Surroundings:
     peak_cdb: int = -3120
     watcher: bool = True
     waiting_bytes: int = 0
+    door_picture: bytes | None = None
     reader: ReaderStatus = field(default_factory=lambda: ReaderStatus("ok", "SAM-000", None, 0))
     disk: DiskReading = field(default_factory=lambda: DiskReading(900 * 10**9, 2000 * 10**9, True, ""))
     clock: ClockReading = field(default_factory=lambda: ClockReading("synced", 100))
@@ -251,9 +253,9 @@ def build_hall(folder: Path, clock: Clock) -> Hall:
         (folder / "state" / "staff.json").write_bytes(_staff_file())
     instruments = Instruments(around.streams, lambda stream: status_of(around, stream, clock.now()),
                               lambda stream: watch_of(around, stream, clock.now()), lambda: around.reader, lambda: around.disk,
-                              lambda: around.clock)
+                              lambda: around.clock, lambda: around.door_picture)
     room = Room(clock, Journal(database, link), Catalog(database), Outbox(database), staff, instruments,
-                Rules("000000-KD01-R01", True, b"k" * 32))
+                Rules("000000-KD01-R01", True, b"k" * 32), Photos(folder / "state" / "photos"))
 
     async def verify(session: str) -> Report:
         return reports[-1]

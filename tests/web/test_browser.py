@@ -138,7 +138,7 @@ def test_every_page_in_a_real_browser(chromium: Browser, served: Served) -> None
     hall.around.lost.add("front")
     expect(page.locator("#cap-front")).to_have_class("bad", timeout=4000)
     expect(page.locator("#strip .bad")).to_contain_text("前摄像")
-    expect(page.locator("#checklist a.button")).to_be_visible(timeout=7000)     # looked at anew every five seconds
+    expect(page.locator("#checklist a[href*='/waive']")).to_be_visible(timeout=7000)     # looked at anew every five seconds
     chief.looks_right()
     chief.go(f"/s/{SESSION}/waive?item=stream:front")
     chief.looks_right()
@@ -436,4 +436,41 @@ def test_live_is_at_most_four_seconds_behind_and_says_when_it_stands(
     expect(page.locator(".state")).to_have_text("考试中")
     viewed = [r.event for r in hall.room.events(SESSION) if isinstance(r.event, e.FootageViewed)]
     assert [(v.by, v.stream, v.reason) for v in viewed] == [("T001", "front", "live")]
+    chief.close()
+
+
+def test_a_list_is_imported_in_the_browser(chromium: Browser, served: Served, tmp_path: Path) -> None:
+    """R5: faults in their rows, then what would change, then two signatures; preflight stays amber."""
+    hall = served.hall
+    hall.room.rules = replace(hall.room.rules, allow_demo_ids=True)
+    served.do(hall.plan())
+    bad, good = tmp_path / "bad.csv", tmp_path / "good.csv"
+    head = "姓名,证件号码,准考证号,座位号"
+    good.write_text("\n".join([head, *(f"{name},{number},A{n},0{n}" for n, (name, number) in enumerate(CARDS, 1))]), "gb18030")
+    bad.write_text(good.read_text("gb18030").replace("0018,", "0019,").replace(",02", ",01"), "utf-8")
+    chief = Visitor(chromium, served, "T001")
+    page = chief.page
+    chief.go(f"/s/{SESSION}/preflight")
+    page.click("#import")
+    chief.looks_right()
+    page.set_input_files("#file", bad)
+    page.click("main form button")
+    expect(page.locator("main h1")).to_contain_text("名单未采用：2 处有误")
+    chief.looks_right()
+    page.set_input_files("#file", good)
+    page.click("main form button")
+    expect(page.locator("main")).to_contain_text("新增 3，移除 0，变更 0")
+    chief.looks_right()
+    page.fill("#reason", "平台断网")
+    page.fill("#pin", "1001")
+    page.select_option("#second", "T002")
+    page.fill("#second-pin", "9999")
+    page.click("main .primary")
+    expect(page.locator(".refusal")).to_be_visible()
+    assert page.input_value("#reason") == "平台断网", "what was typed stays"
+    page.fill("#second-pin", "1002")
+    page.click("main .primary")
+    expect(page.locator("#checklist")).to_contain_text("导入的名单，3 人")
+    chief.looks_right()
+    chief.complaints = [each for each in chief.complaints if "403" not in each]         # the refused signature, told as the page tells it
     chief.close()

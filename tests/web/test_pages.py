@@ -259,8 +259,9 @@ async def test_the_verdicts_at_the_door(hall: Hall) -> None:
         assert seen == {"样例甲0": ("ok", "ok", "✓ 核验通过"), "样例甲1": ("warn", "warn", "▲ 已核验过（14:00）"),
                         "样例辛2": ("bad", "error", "✕ 不在本场名单"), "样例癸3": ("warn", "warn", "▲ 不是本场考生"),
                         "样例䶮4": ("warn", "ok", "✓ 核验通过")}
-        numbers = [int(n) for n in re.findall(r"<dd>(\d+)</dd>", text)]
-        assert numbers == [5, 2, 2, 3, 1] and numbers[0] == numbers[1] + numbers[3]
+        numbers = {name: int(n) for name, n in re.findall(r'data-count="([a-z-]+)"[^>]*><dt>[^<]+</dt><dd>(\d+)</dd>', text)}
+        assert numbers == {"expected": 5, "admitted": 2, "doubtful": 0, "refused": 0, "missing": 3, "seatless": 1, "turned-away": 2}
+        assert numbers["expected"] == sum(numbers[group] for group in ("admitted", "doubtful", "refused", "missing"))
         assert "未排座，请找监考员" in text
 
 

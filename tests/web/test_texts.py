@@ -14,18 +14,24 @@ import pytest
 import edge.room
 import edge.sessions.machine
 import edge.web
+from edge import faces
 from edge.capture import watchnote
 from edge.capture.control import STATES
 from edge.capture.sidecar import END_REASONS
+from edge.idcheck import face, photo
 from edge.idcheck.reader import LOST_WORDS, UNREADABLE_WORDS
+from edge.rosterfile import lines, table
 from edge.sessions import preflight
+from edge.sessions.door import BY_HAND, CHIEF_MAY
 from edge.sessions.machine import State
 from edge.sessions.roster import Code
 from edge.storage.staff import ROLES
 from edge.web.acts import STATUS
+from edge.web.attendance import Group
+from edge.web.pages import CLASS_WORDS
 from edge.web.proctor import TODO
 from edge.web.texts import LANGUAGES, Texts
-from edge.web.views import BAD, OK, WARN
+from edge.web.views import BAD, MARKS, OK, WARN
 
 WEB = Path(str(edge.web.__file__)).parent
 TEMPLATES = sorted((WEB / "templates").glob("*.html"))
@@ -51,16 +57,33 @@ def refusal_words() -> set[str]:
     for path in ROOM_SOURCES:
         words |= literals(path, {"Refusal", "IllegalStep"})
     tree = ast.parse(Path(str(edge.sessions.machine.__file__)).read_text(encoding="utf-8"))
-    judge = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "_contradiction")
-    words |= {node.value.value for node in ast.walk(judge)
-              if isinstance(node, ast.Return) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)}
+    judges = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+              and node.name in ("_contradiction", "_seat_conflict", "_unvouched", "_attendance_conflict", "_doubt_conflict")]
+    words |= {each.value for judge in judges for node in ast.walk(judge) if isinstance(node, ast.Return) and node.value is not None
+              for each in ast.walk(node.value) if isinstance(each, ast.Constant) and isinstance(each.value, str)
+              and re.fullmatch(r"[a-z]+(-[a-z]+)+", each.value)}
     assert {"wrong-pin", "seat-taken", "no-session", "not-recording"} <= words, "this test no longer sees the words"
     return words
 
 
+def import_faults() -> set[str]:
+    """What can be wrong with a list of candidates that comes as a file."""
+    words = {"type-disagrees", "too-much", *lines.NO_TEXT.values(), *lines.TWICE.values()}
+    for path in (Path(str(lines.__file__)), Path(str(table.__file__))):
+        words |= literals(path, {"FileTrouble", "_Wrong"})
+    lines_of = Path(str(lines.__file__))
+    return words | literals(lines_of, {"_one_of"}, 2)
+
+
 WORDS: dict[str, set[str]] = {
     "state": {str(s) for s in State}, "today.enter": {str(s) for s in State},
-    "code": {str(c) for c in Code}, "code-short": {str(c) for c in Code},
+    "code": {str(c) for c in Code}, "code-short": {str(c) for c in Code} | {str(mark) for mark in MARKS},
+    "doubt-outcome": {"cleared", "escalated"}, "no-photo": {"no-camera", "no-picture", "not-kept"},
+    "manual-why": {str(c) for c in BY_HAND | CHIEF_MAY} | {"E-NOT-ON-ROSTER", "E-PHOTO-DOUBT"},
+    "manual-not": {"E-DUPLICATE", "E-HOLD", "E-NOT-OPEN", "RETURNED"},
+    "history": {"AdmissionRefused", "AttendanceCorrected-absent", "AttendanceCorrected-present", "CandidateAdmitted", "CandidateLeft",
+                "CandidateLeft-final", "CandidateReturned", "DoubtSettled-cleared", "DoubtSettled-escalated", "DoubtSigned",
+                "IdentityDoubted", "SeatAssigned"},
     "code-next": {str(c) for c in Code} | {"OK-no-seat"}, "light": {OK, WARN, BAD, TODO}, "result": {str(r) for r in preflight.Result},
     "role": {*ROLES, "chief", "proctor", "assessor", "patrol"}, "outcome": {"completed", "aborted", "cancelled"},
     "session-kind": {"exam_theory", "exam_practical", "exam_teacher", "training_class", "drill"},
@@ -69,10 +92,16 @@ WORDS: dict[str, set[str]] = {
     "alarm": {*watchnote.RULES, preflight.NOT_WATCHED},
     "preflight.item": {"roster", "reader", "sound", "storage", "playback", "clock", "platform", "staff", "exits"},
     "preflight.word": literals(Path(str(preflight.__file__)), {"Item"}, 2),
+    "import-column": set(lines.COLUMNS), "import-fault": import_faults(),
     "refusal": refusal_words(), "refusal-next": refusal_words(),
     "reason": {*filter(None, watchnote.REASONS), *LOST_WORDS,
                *UNREADABLE_WORDS, *END_REASONS, "not-recording", "unknown", "timeout", "refused", "unreachable"},
-    "cancel": {"title", "ask", "means", "go"}, "abort": {"title", "ask", "means", "go"},
+    "class-state": {str(s) for s in State}, "class-code": set(CLASS_WORDS), "class-code-short": set(CLASS_WORDS),
+    "class-code-next": {*CLASS_WORDS, "OK-no-seat"}, "group": {str(g) for g in Group}, "class-group": {str(g) for g in Group},
+    "method": {"id_card", "id_wedge", "manual", "corrected"},
+    "cancel": {"title", "ask", "means", "go"}, "abort": {"title", "ask", "means", "go"}, "class-abort": {"title", "ask", "means", "go"},
+    "face": {str(result) for result in face.Result}, "face-short": {str(result) for result in face.Result},
+    "face-reason": {*face.NOT_COMPARED_WORDS, *faces.NOT_COMPARED_WORDS, *photo.UNDECODED_WORDS},
     "trouble": {f"{word}{end}" for word in ("forbidden", "not-found", "bad-request", "defect") for end in ("", ".next")} | {"login"},
 }
 
