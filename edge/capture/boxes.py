@@ -279,10 +279,11 @@ def with_digest(fragment: bytes) -> bytes:
     for trun, _ in find(fragment, 0, moof_end, b"moof", b"traf", b"trun"):
         if struct.unpack_from(">I", fragment, trun)[0] & 0x1:
             struct.pack_into(">i", moof, trun + 8, struct.unpack_from(">i", fragment, trun + 8)[0] + len(box))
+    mdat = memoryview(fragment)[moof_end:]
     digest = hashlib.sha256(moof)
-    digest.update(memoryview(fragment)[moof_end:])
+    digest.update(mdat)
     moof[-32:] = digest.digest()
-    return bytes(moof) + fragment[moof_end:]
+    return b"".join((moof, mdat))
 
 
 def is_whole(moof: bytes, mdat: bytes) -> bool:

@@ -9,6 +9,7 @@ The thread's first act is the recovery of what a crash left; the camera is read 
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 import time
@@ -187,6 +188,7 @@ class Disk:
                 self.segments += 1
                 log.info("segment sealed stream=%s seq=%d end=%s frames=%d dropped=%d", sidecar.stream, sidecar.seq, sidecar.end_reason,
                          sidecar.frames, sidecar.dropped)
+                _give_back_memory()
         except OSError as error:
             self._wait_for_space(error)
 
@@ -225,3 +227,10 @@ class Disk:
         left, self._left = self._left, []
         if not self.refusing:
             recover_rest(self._folder, left, self._left)
+
+
+def _give_back_memory() -> None:
+    """Let glibc return what freed fragments left behind: once a segment is cheap, and without it a worker grows by 10 MB in an hour."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

@@ -51,7 +51,8 @@ class _Parts:
                 break
             self._end += size
             if kind in (b"moov", b"mdat"):
-                part = bytes(buffer[:self._end])
+                with memoryview(buffer) as view:
+                    part = bytes(view[:self._end])
                 del buffer[:self._end]
                 self._end = 0
                 self._on_part(part)

@@ -11,7 +11,6 @@ Started by recorder, or by hand: `python -m edge.capture.worker --spec JSON --fo
 from __future__ import annotations
 
 import argparse
-import ctypes
 import fcntl
 import logging
 import os
@@ -43,8 +42,6 @@ DONE, STORAGE_REFUSED, LOCKED, STUCK, DISK_FAILED = 0, 3, 4, 5, 6
 LOCK_S = 10.0
 LOOK_S, TELL_S = 0.5, 1.0
 FROZEN_US = 5 * US
-MALLOC = ((-3, 1 << 16), (-1, 1 << 20), (-8, 2))
-"""mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD (bytes), M_ARENA_MAX."""
 STUCK_US = 4 * US
 CURE_AGAIN_US = 600 * US
 """A new connection costs two seconds of sound, and a room may stand so still that its picture only looks frozen."""
@@ -295,14 +292,6 @@ class LogAside:
         return True
 
 
-def give_back_memory() -> None:
-    """Let glibc give freed fragments back to the system. Left to itself it learns to keep them, and a worker grows by 10 MB in an hour."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        for setting, value in MALLOC:
-            libc.mallopt(setting, value)
-
-
 def take_lock(folder: Path, seconds: float = LOCK_S) -> IO[bytes] | None:
     """Hold the stream's folder; None if another process still does after `seconds`. Closing the file lets go."""
     durable.make_folder(folder)
@@ -326,7 +315,6 @@ def run_worker(spec: StreamSpec, footage: Path, run_dir: Path, clock_state: Call
     `clock_state` says at each segment's beginning whether the wall clock is synced, unsynced or unknown.
     """
     av.logging.set_level(None)
-    give_back_memory()
     logged, clock = LogAside(), clock or SystemClock()
     disk = Disk(footage / spec.id, clock, spec.buffer_mb * 1_000_000)
     rolling, source = Rolling(spec, disk, clock, clock_state), build_source(spec)
