@@ -70,7 +70,8 @@ class Terminal:
             if select.select([self._master], [], [], 0.1)[0]:
                 try:
                     self.text += os.read(self._master, 65536).decode()
-                except OSError:                 # EIO: the program has gone
+                except OSError:                 # EIO: the program has gone, or is about to
+                    self.process.wait(timeout=10)
                     assert what(), self.text
                     return
 

@@ -25,6 +25,7 @@ from edge.capture.sidecar import Opening, Sidecar
 from edge.clock import Clock
 
 RETRY_S = 2.0
+TRIM_S = 60.0
 FULL, STALLED = "disk-full", "disk-stalled"
 PLAIN_ENDS = ("rotated", "cut", "format-changed")
 """The next file follows at once. The sidecar waits for its first fragment: if the disk does not take that, the gap has its reason here."""
@@ -45,7 +46,7 @@ class Disk:
         self._closing = False
         self._file: SegmentFile | None = None
         self._owed: list[tuple[Path, Sidecar]] = []         # sealed files whose sidecars are not written yet
-        self._retry_s = 0.0
+        self._retry_s = self._trimmed_s = 0.0
         self._told = False
         self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
         self.refused_for = ""           # why it last refused
@@ -188,6 +189,8 @@ class Disk:
                 self.segments += 1
                 log.info("segment sealed stream=%s seq=%d end=%s frames=%d dropped=%d", sidecar.stream, sidecar.seq, sidecar.end_reason,
                          sidecar.frames, sidecar.dropped)
+            if time.monotonic() - self._trimmed_s >= TRIM_S:
+                self._trimmed_s = time.monotonic()
                 _give_back_memory()
         except OSError as error:
             self._wait_for_space(error)
@@ -230,7 +233,7 @@ class Disk:
 
 
 def _give_back_memory() -> None:
-    """Let glibc return what freed fragments left behind: once a segment is cheap, and without it a worker grows by 10 MB in an hour."""
+    """Let glibc return what freed fragments left behind: once a minute is cheap, and without it a worker grows by 10 MB in an hour."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)

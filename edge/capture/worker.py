@@ -166,12 +166,14 @@ class Worker:
                 log.error("the reading thread ended stream=%s what=the worker leaves, another begins", self._spec.id)
                 return STUCK
             now = self._clock.now().boot_us
+            told = self._news or now - self._told_us > (TELL_S - LOOK_S / 2) * US
             with self._turn:
                 self._judge(now)
-                self._cure_frozen(now)
+                if told:
+                    self._cure_frozen(now)
                 if self._stands_still(now):
                     return STUCK
-            if self._news or now - self._told_us > (TELL_S - LOOK_S / 2) * US:
+            if told or self._news:
                 self.tell()
         return DONE
 
