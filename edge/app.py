@@ -195,7 +195,9 @@ def _serve(app: Any, listener: socket.socket) -> Callable[[], Coroutine[Any, Any
 
 def _tcp_socket(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), reuse_port=False)
+        listener = socket.create_server((host, port), reuse_port=False)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)      # else an answer on a kept connection waits 40 ms for an ACK
+        return listener
     except OSError as error:
         raise NotReady(f"the pages cannot be served on {host}:{port} ({error.strerror}). The recording is not touched. "
                        "Is a second copy running? Otherwise set another web.port.") from error

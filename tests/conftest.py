@@ -42,6 +42,17 @@ from edge.storage.staff import StaffBook
 settings.register_profile("machine-speed-proves-nothing", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("machine-speed-proves-nothing")
 
+ALONE = ("journeys/", "capture/hostile/", "capture/test_recording.py", "capture/test_kill.py", "capture/test_disk.py",
+         "capture/test_clock_steps.py", "capture/test_camera.py", "capture/test_recorder_watch.py", "contracts/test_microphones.py")
+"""Tests that measure seconds of a real recording: `./test` lets nothing else run beside them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if str(item.path.relative_to(Path(__file__).parent)).startswith(ALONE):
+            item.add_marker(pytest.mark.alone)
+
+
 ROOM = "000000-KD01-R01"
 
 

@@ -33,6 +33,9 @@ import struct
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))      # Python's safe path leaves it out
 
 from hostile_session import Camera, Fault, Session, Settings, Track, film, now_us, sound
 
