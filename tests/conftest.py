@@ -43,7 +43,7 @@ settings.register_profile("machine-speed-proves-nothing", deadline=None, suppres
 settings.load_profile("machine-speed-proves-nothing")
 
 ALONE = ("journeys/", "capture/hostile/", "capture/test_recording.py", "capture/test_kill.py", "capture/test_disk.py",
-         "capture/test_clock_steps.py", "capture/test_camera.py", "capture/test_recorder_watch.py", "contracts/test_microphones.py")
+         "capture/test_recorder_watch.py", "contracts/test_microphones.py")
 """Tests that measure seconds of a real recording: `./test` lets nothing else run beside them."""
 
 

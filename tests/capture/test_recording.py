@@ -135,6 +135,7 @@ def test_camera_without_a_lost_frame_then_faults(bench: Any, camera: Any, framec
         assert a.end.boot_us <= b.start.boot_us + 200_000
 
 
+@pytest.mark.slow
 def test_r_a5_a_camera_whose_picture_the_watcher_sees_frozen_gets_one_new_connection(bench: Any, camera: Any,
                                                                                        wait_until: Callable[..., Any]) -> None:
     process = bench.record(StreamSpec("cam", "rtsp", url=camera.url))
