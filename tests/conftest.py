@@ -42,8 +42,8 @@ from edge.storage.staff import StaffBook
 settings.register_profile("machine-speed-proves-nothing", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("machine-speed-proves-nothing")
 
-ALONE = ("journeys/", "capture/hostile/", "capture/test_recording.py", "capture/test_kill.py", "capture/test_disk.py",
-         "capture/test_recorder_watch.py", "contracts/test_microphones.py")
+ALONE = ("journeys/", "capture/hostile/test_day.py", "capture/hostile/test_reconnect.py", "capture/test_recording.py",
+         "capture/test_kill.py", "capture/test_disk.py", "capture/test_recorder_watch.py", "contracts/test_microphones.py")
 """Tests that measure seconds of a real recording: `./test` lets nothing else run beside them."""
 
 

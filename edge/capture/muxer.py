@@ -41,6 +41,10 @@ class _Parts:
         self._buffer = bytearray()
         self._end = 0                   # of the last whole box in the buffer
 
+    def forget(self) -> None:
+        """No more parts come."""
+        self._on_part = lambda _: None
+
     def write(self, data: bytes) -> int:
         """Called by FFmpeg."""
         buffer = self._buffer
@@ -67,7 +71,8 @@ class Muxer:
         self.header = b""
         self.tracks: dict[int, boxes.TrackHeader] = {}
         self._on_fragment = on_fragment
-        self._out = av.open(_Parts(self._part), "w", format="mp4", options=FMP4, buffer_size=BUFFER_BYTES)
+        self._parts = _Parts(self._part)
+        self._out = av.open(self._parts, "w", format="mp4", options=FMP4, buffer_size=BUFFER_BYTES)
         self._streams: list[Any] = []
         for track in tracks:
             stream = self._out.add_stream_from_template(track.template) if track else None
@@ -85,9 +90,10 @@ class Muxer:
         self._out.mux_one(packet)
 
     def close(self) -> None:
-        """The rest comes out as the last fragment."""
+        """The rest comes out as the last fragment. Nothing else may follow."""
         with suppress(*MUX_ERRORS):
             self._out.close()
+        self._parts.forget()            # whom it calls, which holds it: its buffers would wait for the garbage collector, a segment's each
 
     def _part(self, part: bytes) -> None:
         if not self.header:
