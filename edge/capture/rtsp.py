@@ -6,6 +6,7 @@ changes its picture in mid-stream shows it in the parameter sets before a key fr
 Traps met by real cameras: the first key frame comes without timestamps; dts does not rise; timestamps jump when the camera sets
 its clock. All are mended and counted in `repairs`, none stops the recording. FFmpeg's error texts hold the address with the
 password, so only our own words leave this module.
+LIMIT: a camera that sends a picture only every four seconds or so is taken for frozen, and loses footage at each new connection.
 """
 
 from __future__ import annotations
