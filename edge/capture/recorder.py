@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from abc import ABC, abstractmethod
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,7 +36,7 @@ WATCHER_HUNG_US = 60 * US
 log = logging.getLogger(__name__)
 
 
-class Keeper:
+class Keeper(ABC):
     """One program on its leash: running while `wanted`, restarted when it ends. `name` stands in the log."""
 
     hung_us = HUNG_US
@@ -134,12 +135,13 @@ class Keeper:
                     process.kill()
                 return
 
+    @abstractmethod
     def _told_us(self) -> int:
         """Boot time at which it last gave a sign of life; 0: not in this boot."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _rest(self) -> None:
-        """It is not wanted now, and does not run."""
+        """It is not wanted now, and does not run: say so where one looks."""
 
 
 class WorkerKeeper(Keeper):
@@ -174,6 +176,9 @@ class WatcherKeeper(Keeper):
     def _told_us(self) -> int:
         told = [read_watch(self._run_dir, stream) for stream in self._streams]
         return max((each.updated_boot_us for each in told if each is not None and each.boot_id == boot_id()), default=0)
+
+    def _rest(self) -> None:
+        """Its last notes stay."""
 
 
 class Recorder:

@@ -6,7 +6,8 @@ changes its picture in mid-stream shows it in the parameter sets before a key fr
 Traps met by real cameras: the first key frame comes without timestamps; dts does not rise; timestamps jump when the camera sets
 its clock. All are mended and counted in `repairs`, none stops the recording. FFmpeg's error texts hold the address with the
 password, so only our own words leave this module.
-LIMIT: a camera that sends a picture only every four seconds or so is taken for frozen, and loses footage at each new connection.
+LIMIT: a camera slower than a picture in two seconds is taken for frozen: the first one comes when the second is there, and silence counts
+after five seconds.
 """
 
 from __future__ import annotations

@@ -23,12 +23,15 @@ import av
 import pytest
 
 from edge import durable
+from edge.capture.disk import Disk
 from edge.capture.recovery import read_whole
+from edge.capture.rolling import Rolling
 from edge.capture.segments import SET_ASIDE, SYNC_S
-from edge.capture.sidecar import Sidecar
+from edge.capture.sidecar import Sidecar, from_json
 from edge.capture.storage_id import init_storage
 from edge.capture.streams import StreamSpec
-from edge.clock import US
+from edge.clock import US, SimClock
+from tests.capture.test_rolling import Film
 
 FRAGMENT_US = 600_000
 """A fragment of half a second, and the frame that ends it. One is in memory, one more may have come before the sync was due."""
@@ -203,10 +206,12 @@ def pattern(**more: Any) -> StreamSpec:
 
 def fill(path: Path) -> str:
     """Write until the disk says no; what it said."""
-    with pytest.raises(OSError) as said, path.open("wb", buffering=0) as file:
-        while True:
-            file.write(os.urandom(65536))
-            os.fsync(file.fileno())
+    with path.open("wb", buffering=0) as file:
+        for size in (65536, 512):               # the second: to the last block
+            with pytest.raises(OSError) as said:
+                while True:
+                    file.write(os.urandom(size))
+                    os.fsync(file.fileno())
     return os.strerror(said.value.errno or 0)
 
 
@@ -228,6 +233,36 @@ def test_r_a2_full_disk_is_a_declared_gap(bench: Any, disk: TestDisk, wait_until
     assert found[full + 1][1].run != found[full][1].run
     assert not any(s.recovered for _, s in found)
     assert not list(bench.footage.rglob("*.open.json"))
+
+
+def test_r_a2_disk_fills_exactly_between_two_files(disk: TestDisk, wait_until: Callable[..., Any]) -> None:
+    """The file before ended as it should, the next cannot begin: the reason of the hole stands in the sidecar before it."""
+    clock, film = SimClock(), Film("libx264")
+    tray = Disk(disk.mount / "cam", clock, 32_000_000)
+    tray.start()
+    rolling = Rolling(StreamSpec("cam", "rtsp", segment_s=1), tray, clock, lambda: "synced")
+    rolling.begin(film.tracks, lambda: 0)
+    filler = disk.mount / "filler"
+    began, filled = clock.now().boot_us, False
+    for piece in film.pieces(8, began):
+        rolling.write(piece)
+        seconds = (piece.arrived_us - began) / US
+        if seconds >= 2.2 and not filled:           # the third file has begun, and nothing of it is whole yet
+            wait_until(lambda: not tray.waiting_bytes)
+            assert sorted(p.name[:10] for p in disk.mount.rglob("*.mp4")) == ["0000000000", "0000000001"]
+            assert fill(filler) == "No space left on device"
+            filled = True
+        if filler.exists() and seconds >= 4:
+            wait_until(lambda: tray.refusing == "disk-full" and not tray.waiting_bytes)
+            filler.unlink()
+            wait_until(lambda: not tray.refusing)
+    rolling.end("stopped")
+    tray.close()
+    assert tray.join(30) and tray.failed is None
+    found = [from_json(path.read_bytes()) for path in sorted(disk.mount.rglob("*Z.json"))]
+    assert [(s.seq, s.end_reason) for s in found][:2] == [(0, "rotated"), (1, "disk-full")]
+    assert found[2].run != found[1].run and found[2].start.boot_us > found[1].end.boot_us + US
+    assert not list(disk.mount.rglob("*.open.json"))
 
 
 def test_disk_that_fails_ends_the_worker_and_spares_what_was_sealed(bench: Any, failing_disk: TestDisk,

@@ -69,14 +69,14 @@ def test_r_b3_ten_minutes_of_another_sound_clock(hostile: Any, crew: Any) -> Non
 
 
 @pytest.mark.slow
-def test_a_picture_every_four_seconds(hostile: Any, crew: Any, complaints: Callable[[list[Path]], list[str]]) -> None:
-    """A camera that is slow is not one that stands still. LIMIT: one that sends nothing for 5 s is."""
-    camera = hostile.camera(fps=0.25, video="h264-tiny", sound="")
+def test_a_picture_every_two_seconds(hostile: Any, crew: Any, complaints: Callable[[list[Path]], list[str]]) -> None:
+    """A camera that is slow is not one that stands still; one slower than this is (rtsp.py says why)."""
+    camera = hostile.camera(fps=0.5, video="h264-tiny", sound="")
     crew.start(camera, wait=False)
-    crew.sent(camera, 8, seconds=60)
+    crew.sent(camera, 20, seconds=60)
     assert crew.finish(camera) == [0]
     got, sent = crew.recorded(camera).pictures, camera.ledger()
-    assert len(sent.sessions) == 1 and got == sent.pictures()[:len(got)] and len(got) >= 6
+    assert len(sent.sessions) == 1 and got == sent.pictures()[:len(got)] and len(got) >= 17
     assert complaints(crew.files(camera)) == []
 
 
