@@ -44,6 +44,9 @@ class Segment:
 
 
 def _insert(connection: sqlite3.Connection, segment: Segment, *, in_session: bool) -> bool:
+    if not in_session:      # of a time that the journal has lost: nobody can say that it is idle, so it is kept like a session's
+        in_session = connection.execute("SELECT 1 FROM unaccounted WHERE from_utc_us < ? AND to_utc_us > ?",
+                                        (segment.end_utc_us, segment.start_utc_us)).fetchone() is not None
     values = (*astuple(segment), in_session)
     marks = ",".join("?" * len(values))
     return connection.execute(f"INSERT OR IGNORE INTO segment VALUES ({marks})", values).rowcount == 1  # noqa: S608

@@ -139,7 +139,7 @@ class Journal:
         def change(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT INTO event VALUES (?,?,?,?,?,?,?,?,?)",
                                (seq, event.session, event.kind, at.utc_us, at.boot_us, at.boot_id, body, prev, digest))
-            _derive(connection, seq, event)
+            derive(connection, seq, event)
             for each in beside:
                 each.write(connection, seq, event)
 
@@ -175,7 +175,7 @@ def recorded(row: sqlite3.Row) -> e.Recorded:
     return e.Recorded(row["seq"], e.decode(row["kind"], at, row["session"], json.loads(row["body"])), row["prev"], row["hash"])
 
 
-def _derive(connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
+def derive(connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
     """Rows that follow from the fact alone."""
     match event:
         case e.CandidateAdmitted():
