@@ -523,6 +523,41 @@ class IdleFootageExpired(Event):
     bytes: int
 
 
+# ---- keeping the store in order ---------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentDamaged(Event):
+    """A segment on the disk is not what was sealed. `what`: missing, unreadable, size, digest, sidecar-missing, sidecar."""
+
+    stream: str
+    seq: int
+    path: str                       # below the footage folder
+    what: str
+    sha256: str                     # as sealed
+    found_sha256: str | None = None
+    sessions: tuple[str, ...] = ()  # to which it belongs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentSound(Event):
+    """A segment that was damaged is again what was sealed (the disk gives it again, or a copy was put back)."""
+
+    stream: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalResumed(Event):
+    """This journal knows nothing of a stretch of time: the state was restored from a backup, or began anew beside older footage.
+
+    Footage of that stretch is kept, whatever its age. `why`: restored, no-journal.
+    """
+
+    from_utc_us: int
+    to_utc_us: int
+    why: str
+
+
 KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__subclasses__()}
 """Every fact by its name."""
 

@@ -475,6 +475,8 @@ def _device_fact(state: RoomState, event: e.Event) -> RoomState:
             return _watched(state, event)
         case e.AdmissionRefused() | e.IdleFootageExpired():
             return state
+        case e.SegmentDamaged() | e.SegmentSound() | e.JournalResumed():
+            return state
         case _:
             raise IllegalStep("no-session", f"{event.kind} needs a session")
 

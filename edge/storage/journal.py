@@ -192,6 +192,14 @@ def derive(connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
             connection.execute("UPDATE segment SET in_session = 1 WHERE stream = ? AND seq = ?", (event.stream, event.seq))
             connection.execute("INSERT INTO session_segment VALUES (?,?,?,?,?)",
                                (event.session, event.stream, event.start_utc_us, event.seq, seq))
+        case e.SegmentDamaged():
+            connection.execute("INSERT OR REPLACE INTO damage VALUES (?,?,?,?,?)",
+                               (event.stream, event.seq, event.what, event.at.utc_us, seq))
+        case e.SegmentSound():
+            connection.execute("DELETE FROM damage WHERE stream = ? AND seq = ?", (event.stream, event.seq))
+        case e.JournalResumed():
+            connection.execute("UPDATE unaccounted SET told = 1 WHERE from_utc_us = ? AND to_utc_us = ?",
+                               (event.from_utc_us, event.to_utc_us))
         case _:
             pass
 
