@@ -36,7 +36,9 @@ from edge.sessions.number import is_valid
 from edge.sessions.preflight import FRESH_MS, Preflight, ProbeReading, Readings, Result, StreamReading, judge
 from edge.sessions.roster import OFF_ROSTER, Candidate, Code, Roster, Verdict
 from edge.status import ClockReading, DiskReading
+from edge.storage import rebuild
 from edge.storage.catalog import Catalog, Segment
+from edge.storage.database import Database
 from edge.storage.journal import Beside, Journal, OffRoster, People, PlanText, SeenCard
 from edge.storage.outbox import Outbox
 from edge.storage.photos import Photos
@@ -493,6 +495,11 @@ class Room:
         """A fact of the box that stands among those of the live session, if there is one at the moment of writing."""
         async with self._turn:
             await self._append(replace(event, session=self.state.live))
+
+    async def resumed(self, database: Database) -> None:
+        """Say of each stretch that this journal has lost that it has: once, at the first start afterwards."""
+        for start_utc_us, end_utc_us, why in rebuild.untold(database):
+            await self.report(e.JournalResumed(at=self.clock.now(), from_utc_us=start_utc_us, to_utc_us=end_utc_us, why=why))
 
     # ---- the verbs ----------------------------------------------------------------------------------------------------
 

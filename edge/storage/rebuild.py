@@ -8,11 +8,10 @@ LIMIT: the last transaction's log holds what it changes of the derived tables; o
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.sessions import events as e
 from edge.storage.catalog import Segment
 from edge.storage.database import Database
 from edge.storage.journal import derive, recorded
@@ -39,6 +38,12 @@ class Spans:
 def unaccounted(database: Database) -> Spans:
     with database.read() as connection:
         return Spans(tuple((row[0], row[1]) for row in connection.execute("SELECT from_utc_us, to_utc_us FROM unaccounted ORDER BY id")))
+
+
+def untold(database: Database) -> list[tuple[int, int, str]]:
+    """(from, to, why) of what the journal does not yet say of itself."""
+    with database.read() as connection:
+        return [tuple(row) for row in connection.execute("SELECT from_utc_us, to_utc_us, why FROM unaccounted WHERE told = 0 ORDER BY id")]
 
 
 def add_unaccounted(database: Database, start_utc_us: int, end_utc_us: int, why: str) -> None:
@@ -143,8 +148,3 @@ def has_facts(database: Database) -> bool:
     """Whether the journal holds anything."""
     with database.read() as connection:
         return connection.execute("SELECT 1 FROM event LIMIT 1").fetchone() is not None
-
-
-def streams_named(events: Iterable[e.Recorded]) -> Collection[str]:
-    """Every stream that a session of these facts expected."""
-    return {stream for row in events if isinstance(row.event, e.CheckinOpened) for stream in row.event.streams}
