@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _explain(error: Exception, program: bool) -> int:
     """What a person can act on goes out in plain words; anything else keeps its traceback."""
-    words = {"ConfigError": 3, "NotReady": 3, "StorageRefused": 3, "NewerSchema": 3, "NotExportable": 1, "AlreadyRunning": 1, "Refused": 1}
+    words = {"ConfigError": 3, "NotReady": 3, "StorageRefused": 3, "NewerSchema": 3, "NotExportable": 1, "AlreadyRunning": 1, "Refused": 1,
+             "BackupRefused": 1}
     code = words.get(type(error).__name__)
     if code is None and not program and isinstance(error, OSError | EOFError):
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
@@ -105,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("--root", type=Path, help="the authority's root certificate, got another way than with the export")
     v.add_argument("--json", action="store_true", help="the report as one JSON object")
     _add_keeping(verbs)
+    _add_upkeep(verbs)
     _add_doctor(verbs)
     _add_sims(verbs)
     add("config", _config, "print every configuration key, its default and its meaning")
@@ -148,6 +150,28 @@ def _add_keeping(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     v.add_argument("--secrets-from", type=Path, help="file with two lines, the chief's PIN and the second person's, instead of asking")
     storage = group("storage", "the footage folder: init")
     config(storage.add_parser("init", help="give the mounted data disk its identity, and pin it"), _storage_init)
+
+
+def _add_upkeep(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    def verb(group: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: object, text: str) -> argparse.ArgumentParser:
+        each = group.add_parser(name, help=text, description=text)
+        each.add_argument("--config", type=Path, help="configuration file")
+        each.set_defaults(verb=run)
+        return each
+
+    v = verb(verbs, "reindex", _reindex, "rebuild the catalog of footage from the disk alone; the room must not run, the recorder may")
+    v.add_argument("--json", action="store_true", help="the outcome as one JSON object")
+    text = "the room's state without keys and footage: make, verify, restore"
+    backups = verbs.add_parser("backup", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
+    v = verb(backups, "make", _backup_make, "copy the state of the room, running or not, into a new folder")
+    v.add_argument("--to", type=Path, required=True, help="a new or empty folder")
+    v.add_argument("--keys-to", type=Path, help="a new or empty folder on another medium for the keys; without it they are left out")
+    v = backups.add_parser("verify", help="is a backup whole: every file, the database, the journal's chain; needs nothing but the folder")
+    v.add_argument("folder", type=Path)
+    v.set_defaults(verb=_backup_verify)
+    v = verb(backups, "restore", _backup_restore, "fill an empty state folder from a backup, rebuild the catalog; overwrites nothing")
+    v.add_argument("folder", type=Path)
+    v.add_argument("--keys-from", type=Path, help="the folder with the keys of that backup")
 
 
 def _add_doctor(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -319,6 +343,79 @@ def _verify(args: argparse.Namespace) -> int:
 def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty() and total:
         print(f"\r{done * 100 // total:3d} %", end="" if done < total else "\n", file=sys.stderr, flush=True)
+
+
+# ---- upkeep -----------------------------------------------------------------------------------------------------------
+
+def _reindex(args: argparse.Namespace) -> int:
+    from edge.clock import SystemClock
+    from edge.reindex import must_rest
+    config = _load(args)
+    must_rest(config.paths.run)
+    return _rebuild(config, SystemClock().now().utc_us, args.json)
+
+
+def _rebuild(config: Config, now_utc_us: int, as_json: bool = False) -> int:
+    from edge.capture.storage_id import check_storage
+    from edge.evidence.chain import link
+    from edge.reindex import reindex
+    from edge.storage.database import Database
+    from edge.storage.journal import Journal
+    check_storage(config.paths.footage, _pinned(config))
+    database = Database(config.paths.state / "edge.db")
+    try:
+        done = reindex(config.paths.footage, database, Journal(database, link), now_utc_us, _progress)
+    finally:
+        database.close()
+    if as_json:
+        print(json.dumps({"segments": done.segments, "bytes": done.bytes, "streams": done.streams, "left": done.left,
+                          "unaccounted": done.unaccounted, "refused": [{"path": path, "why": why} for path, why in done.refused]}))
+        return 1 if done.refused else 0
+    print(f"{done.segments} segments of {len(done.streams)} streams are in the catalog, {done.bytes / 1e9:.1f} GB"
+          + (f"; the room itself takes in the {done.left} newest at its next start" if done.left else ""))
+    if done.unaccounted:
+        print("the journal does not know all of the time of this footage; what is of that time is kept until somebody decides")
+    for path, why in done.refused:
+        print(f"not taken in: {path}: {why}")
+    return 1 if done.refused else 0
+
+
+def _backup_make(args: argparse.Namespace) -> int:
+    from edge import backup
+    from edge.clock import SystemClock
+    made = backup.make(_load(args), args.to, SystemClock().now(), args.keys_to, _stage)
+    print(f"{len(made.files)} files, journal up to row {made.journal_seq}, written to {args.to}")
+    print(f"look at it now: edge backup verify {args.to}")
+    print("names and numbers of people are in it: keep it where only those may read it who may read the room's disk")
+    if made.keys:
+        print(f"keys: {', '.join(made.keys)}: " + (f"in {args.keys_to}" if args.keys_to else "not in it (--keys-to)"))
+    return 0
+
+
+def _backup_verify(args: argparse.Namespace) -> int:
+    from edge import backup
+    wrong = backup.verify(args.folder, _stage)
+    print("\n".join(wrong) if wrong else "whole: every file, the database, and the journal's chain to its head")
+    return 1 if wrong else 0
+
+
+def _backup_restore(args: argparse.Namespace) -> int:
+    from edge import backup
+    from edge.clock import SystemClock
+    from edge.reindex import must_rest
+    config, now = _load(args), SystemClock().now()
+    must_rest(config.paths.run)
+    made = backup.restore(config, args.folder, now, args.keys_from, _stage)
+    print(f"restored as of {made.made_utc}, journal row {made.journal_seq}. Footage since then is kept, whatever its age.")
+    if missing := backup.missing_keys(config, made):
+        print(f"the room cannot start without its keys: {', '.join(missing)}; put them into {config.paths.state}, or make new ones")
+    print("tell the province before the next session: what was sent to it since that moment is not in this journal")
+    return _rebuild(config, now.utc_us)
+
+
+def _stage(what: str, done: int, total: int) -> None:
+    if sys.stderr.isatty() and total:
+        print(f"\r{what} {done * 100 // total:3d} %", end="" if done < total else "\n", file=sys.stderr, flush=True)
 
 
 # ---- staff, keys, storage ---------------------------------------------------------------------------------------------

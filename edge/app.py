@@ -48,6 +48,7 @@ from edge.storage.logins import Logins
 from edge.storage.outbox import Outbox
 from edge.storage.photos import Photos
 from edge.storage.retention import IdleRetention
+from edge.storage.scrub import Scrub
 from edge.storage.staff import StaffBook
 from edge.upload.courier import Courier
 from edge.upload.heartbeat import Heartbeat
@@ -134,6 +135,10 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     retention = IdleRetention(database, paths.footage, config.recording.idle_keep_h, clock,
                               lambda: status.probe_clock().state == "synced", report)
 
+    upkeep = config.upkeep
+    scrub = Scrub(database, paths.footage, upkeep.scrub_days, upkeep.scrub_most_mb_s * 10**6, clock, room.report,
+                  lambda: room.state.live is not None, lambda: not _disk(config).fault)
+
     async def hand_out(session: str, to: Path, by: str) -> bundle.Report:
         return await export(room, paths.footage, root_pem, session, to, by)
 
@@ -147,6 +152,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     async def begin() -> None:
         await room.report(e.DaemonStarted(at=clock.now(), version=__version__, sw_sha256=facts.sw_sha256,
                                           config_sha256=facts.config_sha256, device_id=facts.device_id, cert_sha256=facts.cert_sha256))
+        await room.resumed(database)
 
     return RoomProgram(room, database, http, (
         ("begin", begin), ("intake", intake.run), ("notary", notary.run), ("reader", reader.run), ("streams", watch.run),
@@ -154,6 +160,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("courier", courier.run), ("nudge", partial(followers.outbox, room, courier)), ("timetable", timetable.run),
         ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run),
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
+        *((("scrub", scrub.run),) if upkeep.scrub_days else ()),
         *((("faces", advice.run),) if advice is not None else ()),
     ), hand_out)
 

@@ -186,7 +186,8 @@ def restore(config: Config, folder: Path, now: Stamp, keys_from: Path | None = N
         pairs += [(path, state / path.relative_to(keys_from)) for path in sorted(keys_from.rglob("*")) if path.is_file()]
     for source, target in pairs:
         if target.exists() and durable.sha256_file(target) != durable.sha256_file(source):
-            raise BackupRefused(f"{target} is there already and is another one. The database was not restored. Move it aside and restore again.")
+            raise BackupRefused(f"{target} is there already and is another one. The database was not restored. Move it aside and restore "
+                                "again.")
     for source, target in pairs:
         if not target.exists():
             part = target.with_name(f".{target.name}.restoring")

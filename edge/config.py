@@ -143,6 +143,14 @@ class RecordingSection(_Section):
     seal_wait_s: int = Field(default=10, ge=1, le=120, description="longest wait for the last segments before a gap is declared")
 
 
+class UpkeepSection(_Section):
+    scrub_days: int = Field(default=30, ge=0, le=365,
+                            description="days within which every segment on the disk is read and hashed again; 0: never, then a flipped "
+                                        "byte is found only when somebody asks for the session")
+    scrub_most_mb_s: int = Field(default=40, ge=1, le=1000,
+                                 description="the scrub never reads faster (10^6 bytes a second); it rests while a session is held")
+
+
 class StreamSection(_Section):
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="short name in folders and manifests; never given to another camera")
     kind: Literal["rtsp", "usb", "microphone", "pattern"] = Field(
@@ -279,6 +287,7 @@ class Config(_Section):
     watch: WatchSection = WatchSection()
     platform: PlatformSection
     evidence: EvidenceSection = EvidenceSection()
+    upkeep: UpkeepSection = UpkeepSection()
     streams: tuple[StreamSection, ...] = Field(min_length=1, max_length=16, description="the cameras and microphones, in page order")
     sha256: str = Field(default="", exclude=True, description="digest of the file's bytes; set by the loader, stands in manifests")
 

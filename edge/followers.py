@@ -82,6 +82,8 @@ def heartbeat(room: Room) -> dict[str, Any]:
         "storage": {"free_bytes": disk.free_bytes, "write_ok": disk.write_ok}, "terminals": {},
         "id_reader": "ok" if reader == "ok" else "fault", "clock": {"source": time.source, "synced": time.state == "synced"},
         "queue": {"manifests": backlog.waiting}}
+    if room.catalog.damages():
+        facts["flags"] = ["footage-damaged"]
     if live:
         facts["session_id"] = live.id
         facts["counts"] = {"expected": len(room.rosters[live.id].candidates), "admitted": len(live.admitted), "refused": live.refusals}

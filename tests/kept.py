@@ -31,7 +31,8 @@ class Kept:
         end = self.hall.clock.now()
         self._count += 1
         data = hashlib.sha256(f"{self.footage} {self._count}".encode()).digest() * 64
-        sidecar = self.hall.sidecar(stream, end.plus(-s * US), end, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), header_bytes=48,
+        sidecar = self.hall.sidecar(stream, end.plus(-s * US), end, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(),
+                                    header_bytes=48,
                                     fragments=(Fragment(48, 1000, 0, 30 * US, True), Fragment(1048, 1000, 30 * US, 30 * US, False)),
                                     **{"audio_peak_cdb": None, "silent_ms": None} | changed)
         return self.put(sidecar, data, note)
@@ -61,7 +62,8 @@ class Kept:
 
     def schema(self) -> set[tuple[str, str]]:
         with self.hall.database.read() as connection:
-            return {(row[0], row[1].replace('"', "")) for row in connection.execute("SELECT name, sql FROM sqlite_master WHERE sql NOT NULL")}
+            rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql NOT NULL")
+            return {(row[0], row[1].replace('"', "")) for row in rows}
 
     def spoil(self, statement: str) -> None:
         """Somebody's hand in the database."""

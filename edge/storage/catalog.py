@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass
 from edge.sessions.events import Event
 from edge.sessions.roster import Elsewhere
 from edge.storage.database import Database
+from edge.storage.scrub import Damage, Progress, damages, progress_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,14 @@ class Catalog:
             row = connection.execute("SELECT s.number, s.name FROM seen_card s JOIN checkin c ON c.seq = s.seq WHERE s.session = ? "
                                      "AND s.seq = ? AND c.code = 'E-NOT-ON-ROSTER'", (session, seq)).fetchone()
         return (str(row[0]), str(row[1])) if row else None
+
+    def damages(self, session: str | None = None) -> list[Damage]:
+        """Segments that are not what was sealed, as the scrub found them: of a session, or all."""
+        return damages(self._database, session)
+
+    def scrubbed(self) -> Progress | None:
+        """How far the scrub is; None before its first pass."""
+        return progress_of(self._database)
 
     def plan(self, session: str) -> str | None:
         """The plan's full text (JSON) as the platform sent it."""

@@ -1,8 +1,8 @@
 """A copy of the database taken while the room writes it, and the questions that are asked of a copy where it lies.
 
 SQLite's own backup interface, within one read transaction: what the copy holds is one moment, and writers are not held up
-(https://www.sqlite.org/backup.html; a copy of the file alone would be torn). A copy is opened read-only and immutable: asking it changes nothing in
-its folder. Called by `edge/backup.py`, `edge/fsck.py`.
+(https://www.sqlite.org/backup.html; a copy of the file alone would be torn). A copy is opened read-only and immutable: asking it
+changes nothing in its folder. Called by `edge/backup.py`, `edge/fsck.py`.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def step_2(db: sqlite_utils.Database) -> None:
 
 
 def step_upkeep(db: sqlite_utils.Database) -> None:
-    """What keeping the store in order remembers: lost stretches of the journal, how far the scrub is, what it found, the fold for a start."""
+    """What keeping the store in order remembers: lost stretches of the journal, how far the scrub is, what it found, a start's fold."""
     # Stretches of time of which this journal knows nothing (a lost or restored database). Footage of them is never idle: it is kept.
     db.table("unaccounted").create({"id": int, "from_utc_us": int, "to_utc_us": int, "why": str, "told": int}, pk="id",
                                    not_null={"from_utc_us", "to_utc_us", "why", "told"})

@@ -120,8 +120,9 @@ def _make_empty(connection: sqlite3.Connection) -> None:
 
 def mend_links(connection: sqlite3.Connection) -> int:
     """session_segment as the journal has it. Returns how many rows were wrong."""
-    gone = connection.execute(f"DELETE FROM session_segment WHERE (session, stream, start_utc_us, seq, event_seq) NOT IN ({_LINKS})").rowcount  # noqa: S608
-    return gone + connection.execute(f"INSERT OR IGNORE INTO session_segment {_LINKS}").rowcount  # noqa: S608
+    gone = connection.execute("DELETE FROM session_segment WHERE (session, stream, start_utc_us, seq, event_seq) "  # noqa: S608
+                              f"NOT IN ({_LINKS})").rowcount
+    return gone + connection.execute(f"INSERT OR IGNORE INTO session_segment {_LINKS}").rowcount
 
 
 def mend_checkins(connection: sqlite3.Connection) -> None:

@@ -38,7 +38,8 @@ def archive(request: Request) -> Response:
         except ValueError:
             trouble, status, day = web.texts.say(language, "archive.no-date"), 400, ""
     return page(request, "archive.html", status, asked=asked[:64], day=day, trouble=trouble,
-                cards=[views.card(web.room, s) for s in sessions[:MOST_SHOWN]])
+                cards=[views.card(web.room, s) for s in sessions[:MOST_SHOWN]], scrubbed=web.room.catalog.scrubbed(),
+                damaged=web.room.catalog.damages())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ def dossier(request: Request, session_id: str) -> Response:
     web, language = web_of(request), language_of(request)
     session = session_of(web, session_id)
     return page(request, "dossier.html", **facts_of(web, session), streams=streams_of(web, language, session),
-                gaps=views.gaps(web, language, session), revisions=views.revisions(session), counts=attendance.counts(web.room, session))
+                gaps=views.gaps(web, language, session), revisions=views.revisions(session), counts=attendance.counts(web.room, session),
+                damaged=web.room.catalog.damages(session_id))
 
 
 async def verify(request: Request, session_id: str) -> Response:

@@ -54,7 +54,8 @@ def admin(request: Request) -> Response:
     members = sorted(room.staff.members.values(), key=lambda member: (member.role, member.staff_id))
     return page(request, "admin.html", tiles=views.tiles(web, language_of(request)), members=members,
                 module=room.instruments.reader().module, version=started.version if started else None,
-                device=started.device_id if started else None, clock_steps=len(room.state.clock_steps))
+                device=started.device_id if started else None, clock_steps=len(room.state.clock_steps),
+                scrubbed=room.catalog.scrubbed(), damaged=room.catalog.damages())
 
 
 def add_routes(app: FastAPI) -> None:

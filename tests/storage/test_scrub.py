@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edge import followers
 from edge.clock import US
 from edge.sessions import events as e
 from edge.sessions.machine import State
@@ -113,7 +113,12 @@ async def test_a_restart_goes_on_where_it_was(hall: Hall, monkeypatch: pytest.Mo
     kept, _ = await recorded(hall)
     seen: list[Path] = []
     real = scrub.hash_uncached
-    monkeypatch.setattr(scrub, "hash_uncached", lambda path: (seen.append(path), real(path))[1])
+
+    def look(path: Path) -> tuple[str, int]:
+        seen.append(path)
+        return real(path)
+
+    monkeypatch.setattr(scrub, "hash_uncached", look)
     for _ in range(4):
         await scrub_of(kept).step()         # a new one each time: all it knows is in the database
         hall.restart()
@@ -129,7 +134,8 @@ async def test_a_restart_goes_on_where_it_was(hall: Hall, monkeypatch: pytest.Mo
 async def test_it_takes_its_time_and_ends_in_time(hall: Hall) -> None:
     kept, _ = await recorded(hall)
     total = 1_000_000_000_000
-    kept.spoil(f"UPDATE segment SET bytes = {total // 10}")        # as a store of 1 TB: what is read is what the rows say
+    kept.spoil(f"UPDATE segment SET bytes = {total // 10}")  # noqa: S608
+    # as a store of 1 TB: what is read is what the rows say
     rest = await scrub_of(kept, days=1).step()
     assert 0.8 * 86400 < rest < 86400, "the first batch is the whole store: it may take the day, and not more"
     assert await scrub_of(kept, days=0, most=1_000_000).step() == 30, "a pass that ended rests"
@@ -153,7 +159,7 @@ async def test_a_lost_disk_is_no_lost_files(hall: Hall) -> None:
     for _ in range(60):
         await each.step()
     assert facts(hall) == []
-    os.rmdir(kept.footage)
+    kept.footage.rmdir()
     shutil.move(kept.footage.with_name("away"), kept.footage)
     await a_pass(each, kept)
     await a_pass(each, kept)
@@ -183,3 +189,12 @@ async def test_it_never_goes_on_for_ever_in_the_past(hall: Hall) -> None:
     kept.segment("mic")
     await kept.take_in()
     assert await scrub_of(kept, most=2048).step() == pytest.approx(1.0)
+
+
+async def test_the_heartbeat_says_so(hall: Hall) -> None:
+    kept, paths = await recorded(hall)
+    await a_pass(scrub_of(kept), kept)
+    assert "flags" not in followers.heartbeat(hall.room)
+    flip(paths[3])
+    await a_pass(scrub_of(kept), kept)
+    assert followers.heartbeat(hall.room)["flags"] == ["footage-damaged"]

@@ -25,6 +25,7 @@ from edge.sessions import preflight
 from edge.sessions.door import BY_HAND, CHIEF_MAY
 from edge.sessions.machine import State
 from edge.sessions.roster import Code
+from edge.storage import scrub
 from edge.storage.staff import ROLES
 from edge.web.acts import STATUS
 from edge.web.attendance import Group
@@ -76,6 +77,7 @@ def import_faults() -> set[str]:
 
 
 WORDS: dict[str, set[str]] = {
+    "damage": set(scrub.WORDS),
     "state": {str(s) for s in State}, "today.enter": {str(s) for s in State},
     "code": {str(c) for c in Code}, "code-short": {str(c) for c in Code} | {str(mark) for mark in MARKS},
     "doubt-outcome": {"cleared", "escalated"}, "no-photo": {"no-camera", "no-picture", "not-kept"},
