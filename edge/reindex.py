@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import reduce
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -132,7 +131,7 @@ def reindex(footage: Path, database: Database, journal: Journal, now_utc_us: int
         result.bytes += sum(row[11] for row in found.rows)
         progress(done, len(days))
     new.add(rows)
-    owed = _owed(new, reduce(machine.step, (row.event for row in journal.load()), RoomState()))
+    owed = _owed(new, machine.fold(row.event for row in journal.load()))
     result.left = new.finish(owed)
     return result
 

@@ -115,6 +115,30 @@ class DoorVerdict:
         return self.first_at_utc_us if self.first_at_utc_us is not None else self.elsewhere_us
 
 
+class Rosters(dict[str, Roster]):
+    """The list of each session. Of a session that is over it is read when somebody asks for it: years hold thousands of them."""
+
+    def __init__(self, stored: Callable[[str], Roster | None]) -> None:
+        super().__init__()
+        self._stored = stored
+
+    def __missing__(self, session_id: str) -> Roster:
+        found = self._stored(session_id)
+        if found is None:
+            raise KeyError(session_id)
+        self[session_id] = found
+        return found
+
+    def __contains__(self, session_id: object) -> bool:
+        return super().__contains__(session_id) or (isinstance(session_id, str) and self._stored(session_id) is not None)
+
+    def get(self, session_id: str, default: Any = None) -> Any:
+        try:
+            return self[session_id]
+        except KeyError:
+            return default
+
+
 class Room:
     """The exam room. Give it a journal that holds its past; it folds it and goes on from there."""
 
@@ -127,10 +151,11 @@ class Room:
         self._wakers: set[asyncio.Event] = set()
         self.version = 0                        # grows with every change; a page that has it is up to date
         self.last_verdict: DoorVerdict | None = None
-        self.state = RoomState()
-        for each in journal.load():
-            self.state = machine.step(self.state, each.event)
-        self.rosters: dict[str, Roster] = {s.id: self._stored_roster(s) for s in self.state.sessions.values() if s.roster}
+        self.state: RoomState = machine.fold(each.event for each in journal.load())
+        self.rosters: dict[str, Roster] = Rosters(self._stored)
+        for session in self.state.sessions.values():
+            if session.roster and session.state not in (State.SEALED, State.CANCELLED):
+                self.rosters[session.id] = self._stored_roster(session)
 
     # ---- the one rule of flow -----------------------------------------------------------------------------------------
 
@@ -731,6 +756,10 @@ class Room:
     def _is_today(self, session_id: str, today: date) -> bool:
         session = self.state.sessions.get(session_id)
         return session is not None and session.state is not State.CANCELLED and self.local_date(session.plan.scheduled_start_us) == today
+
+    def _stored(self, session_id: str) -> Roster | None:
+        session = self.state.sessions.get(session_id)
+        return self._stored_roster(session) if session and session.roster else None
 
     def _stored_roster(self, session: Session) -> Roster:
         people = self.catalog.people(session.id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import astuple, dataclass
+from typing import Any
 
 from edge.sessions.events import Event
 from edge.sessions.roster import Elsewhere
@@ -54,6 +55,13 @@ def _insert(connection: sqlite3.Connection, segment: Segment, *, in_session: boo
 
 
 _COLUMNS = ", ".join(Segment.__dataclass_fields__)
+_RECOVERED = list(Segment.__dataclass_fields__).index("recovered")
+
+
+def _segment(row: tuple[Any, ...]) -> Segment:
+    values = list(row)
+    values[_RECOVERED] = bool(values[_RECOVERED])
+    return Segment(*values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +129,9 @@ class Catalog:
         if stream is not None:
             query, values = query + " AND x.stream = ?", (session, stream)
         with self._database.read() as connection:
-            rows = connection.execute(query + " ORDER BY x.stream, x.seq", values)
-            return [Segment(**{**dict(row), "recovered": bool(row["recovered"])}) for row in rows]
+            rows = connection.cursor()
+            rows.row_factory = None         # plain tuples: a session has hundreds of segments, and somebody waits for them
+            return [_segment(row) for row in rows.execute(query + " ORDER BY x.stream, x.seq", values)]
 
     def segment(self, stream: str, seq: int) -> Segment | None:
         with self._database.read() as connection:

@@ -130,7 +130,8 @@ def _set_pragmas(connection: sqlite3.Connection) -> None:
 
 
 def _check_quickly(connection: sqlite3.Connection) -> None:
-    """SQLite's quick_check for as long as a start may take. A small file is looked through whole; the rest of a large one is for `edge backup verify`."""
+    """SQLite's quick_check for as long as a start may take. A small file is looked through whole, a large one in part: `edge backup
+    verify` looks at all of a copy."""
     until = time.monotonic() + CHECK_S
     connection.set_progress_handler(lambda: time.monotonic() > until, 10_000)
     try:
