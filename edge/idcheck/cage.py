@@ -15,6 +15,8 @@ import platform
 import resource
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 _NO_NEW_PRIVS, _SET_SECCOMP, _FILTER = 38, 22, 2                        # prctl(2)
@@ -46,8 +48,10 @@ class CageError(OSError):
 def no_outside() -> None:
     """From now on: no socket, no other program, no look into another process and no signal to it (EPERM). CageError if that cannot be had.
 
-    Nor a signal to itself: abort(3) ends it all the same, with another one.
+    Nor a signal to itself: abort(3) ends it all the same, with another one. Where the unit's memory runs out, it is the first to be ended.
     """
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")              # proc(5); the room has -500 (systemd/edge.service)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))                    # a core file would hold a face
     _refuse("outside", "others")
 
