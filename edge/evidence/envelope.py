@@ -29,8 +29,8 @@ ROSTER = "application/vnd.examroom.exam-roster.v1+json"
 SESSION_OPEN = "application/vnd.examroom.exam-session-open.v1+json"
 SESSION_MANIFEST = "application/vnd.examroom.exam-session-manifest.v1+json"
 RECEIPT = "application/vnd.examroom.exam-platform-receipt.v1+json"
-ROLLOVER = "application/vnd.examroom.exam-key-rollover.v1+json"
-# reserved: exam-device-checkpoint
+DEVICE_CHECKPOINT = "application/vnd.examroom.exam-device-checkpoint.v1+json"
+KEY_ROLLOVER = "application/vnd.examroom.exam-key-rollover.v1+json"
 
 MAX_BYTES = 32 << 20
 """An envelope larger than this is refused unread (a manifest of six streams and twelve hours is about 4 MB)."""
@@ -178,6 +178,19 @@ def _verify_signature(entry: dict[str, Any], payload_type: str, body: bytes, roo
         raise EnvelopeError("signature", "the signature does not fit the document: one of them was changed") from error
     _follow_chain(leaf, between, root, at_utc_us)
     return leaf
+
+
+def check_chain(chain_pem: bytes, root_pem: bytes, at_utc_us: int) -> tuple[Role, str]:
+    """Role and name of a chain's leaf (PEM, leaf first) if it leads to the root at that moment; else EnvelopeError says why not."""
+    try:
+        leaf, *between = read_certificates(chain_pem)
+        role_and_name = role_of(leaf)
+    except RoleError as error:
+        raise EnvelopeError("role", f"the certificate may not sign: {error}") from error
+    except ValueError as error:
+        raise EnvelopeError("certificate", str(error)) from error
+    _follow_chain(leaf, between, _root(root_pem), at_utc_us)
+    return role_and_name
 
 
 def _follow_chain(leaf: x509.Certificate, between: list[x509.Certificate], root: x509.Certificate, at_utc_us: int | None) -> None:

@@ -38,13 +38,13 @@ SIGN_S = 20.0
 """A TPM takes 0.02 to 0.5 s, a token up to 2 s; what takes longer hangs."""
 MAKE_S = 120.0
 """A token may take a minute to find a key."""
-CREDENTIAL = ".cred"
+CREDENTIAL, NEXT = ".cred", "next-"
 _URI_BYTES = 4096
 _ECDSA_SHA256 = ec.ECDSA(utils.Prehashed(hashes.SHA256()))
 
 
-class SignerFault(Exception):
-    """The key cannot sign now; nothing is lost, what is to be signed waits. `word`: program-missing, no-answer, refused, other-key."""
+class SignerFault(OSError):
+    """The key cannot sign now; nothing is lost, what is to be signed waits. `word`: program-missing, no-answer, key-refused, other-key."""
 
     def __init__(self, word: str, text: str) -> None:
         super().__init__(text)
@@ -85,8 +85,8 @@ class CredentialKey(FileKey):
     place: Place = "credential"
 
     def __init__(self, path: Path) -> None:
-        name = path.name.removesuffix(CREDENTIAL)
-        given = os.environ.get("CREDENTIALS_DIRECTORY")
+        name = _credential_name(path)
+        given = None if path.name.startswith(NEXT) else os.environ.get("CREDENTIALS_DIRECTORY")
         if given and (Path(given) / name).is_file():
             super().__init__(Path(given) / name)
             return
@@ -220,11 +220,21 @@ def make_key(path: Path, place: Place, *, module: Path | None = None, token: str
         key = ec.generate_private_key(ec.SECP256R1())
         data = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         if place == "credential":
-            name = path.name.removesuffix(CREDENTIAL)
+            name = _credential_name(path)
             data = _run(("systemd-creds", "encrypt", f"--with-key={sealed_to}", f"--name={name}", "-", "-"), data, MAKE_S)
     durable.make_folder(path.parent)
     durable.write_new(path, data, 0o600)
     return open_key(path)
+
+
+def next_name(path: Path) -> Path:
+    """Where the key or certificate that is to follow the one at `path` waits for its day, in the same folder."""
+    return path.with_name(NEXT + path.name)
+
+
+def _credential_name(path: Path) -> str:
+    """The name that stands inside an encrypted credential. The next key's has its later name already: systemd refuses a renamed one."""
+    return path.name.removesuffix(CREDENTIAL).removeprefix(NEXT)
 
 
 def _make_on_token(module: Path, token: str, pin: Path) -> bytes:
@@ -295,7 +305,7 @@ def _pin(path: Path) -> dict[str, str]:
     try:
         return {"EDGE_TOKEN_PIN": path.read_text(encoding="utf-8").strip()}
     except OSError as error:
-        raise SignerFault("refused", f"the token's PIN cannot be read from {path}: {error.strerror}") from error
+        raise SignerFault("key-refused", f"the token's PIN cannot be read from {path}: {error.strerror}") from error
 
 
 def _p256(key: object) -> ec.EllipticCurvePublicKey:
@@ -317,5 +327,5 @@ def _run(command: Sequence[str], data: bytes, seconds: float | None = None, envi
     if done.returncode != 0 or not done.stdout:
         said = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
         telling = [line for line in said if "CKR_" in line or "error:" in line.lower() or "fail" in line.lower()] or said
-        raise SignerFault("refused", f"{command[0]} did not do it: {telling[0][:300] if telling else f'status {done.returncode}'}")
+        raise SignerFault("key-refused", f"{command[0]} did not do it: {telling[0][:300] if telling else f'status {done.returncode}'}")
     return done.stdout

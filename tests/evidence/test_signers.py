@@ -4,11 +4,8 @@ signs, and `openssl` says whether the signature holds; then the token is pulled 
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,97 +15,9 @@ from cryptography.hazmat.primitives import serialization
 
 from edge.evidence import chain, envelope, keys, signers
 from edge.evidence.signers import Borrowed, SignerFault, make_key, open_key, open_signer, parse_uri
+from tests.evidence.holders import SOFTHSM, Token, Tpm, needs_credentials, needs_token, needs_tpm
 
-SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
-TPM_PROVIDER = next(iter(Path("/usr/lib").glob("*/ossl-modules/tpm2.so")), None)
 PAYLOAD = {"type": "exam-session-open/v1", "n": 7}
-
-needs_token = pytest.mark.skipif(not (SOFTHSM.exists() and shutil.which("pkcs11-tool") and shutil.which("softhsm2-util")),
-                                 reason="needs SoftHSM2 and OpenSC: apt-get install softhsm2 opensc")
-needs_tpm = pytest.mark.skipif(TPM_PROVIDER is None or not shutil.which("swtpm"),
-                               reason="needs a software TPM: apt-get install swtpm tpm2-openssl")
-needs_credentials = pytest.mark.skipif(not shutil.which("systemd-creds") or os.geteuid() != 0,
-                                       reason="needs systemd-creds (systemd 250 or newer) and root, who alone may decrypt")
-
-
-class Token:
-    """A SoftHSM2 token in a folder of its own. `unplug` takes it away, `plug` brings it back."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.pin = folder, folder / "pin"
-        (folder / "tokens").mkdir(parents=True)
-        (folder / "softhsm.conf").write_text(f"directories.tokendir = {folder / 'tokens'}\nobjectstore.backend = file\n", encoding="ascii")
-        self.pin.write_text("1234\n", encoding="ascii")
-
-    def init(self) -> None:
-        subprocess.run(["softhsm2-util", "--init-token", "--free", "--label", "room", "--pin", "1234", "--so-pin", "5678"], check=True,
-                       capture_output=True)
-
-    def unplug(self) -> None:
-        (self.folder / "tokens").rename(self.folder / "away")
-        (self.folder / "tokens").mkdir()
-
-    def plug(self) -> None:
-        (self.folder / "tokens").rmdir()
-        (self.folder / "away").rename(self.folder / "tokens")
-
-    def make(self, path: Path) -> signers.Key:
-        return make_key(path, "pkcs11", module=SOFTHSM, token="room", pin=self.pin)
-
-
-@pytest.fixture
-def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Token:
-    made = Token(tmp_path / "softhsm")
-    monkeypatch.setenv("SOFTHSM2_CONF", str(made.folder / "softhsm.conf"))
-    made.init()
-    return made
-
-
-class Tpm:
-    """A software TPM on two ports; its state lies in `folder`."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        folder.mkdir()
-        self.process = subprocess.Popen(
-            ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={folder}", "--server", f"type=tcp,port={port},bindaddr=127.0.0.1", "--ctrl",
-             f"type=tcp,port={port + 1},bindaddr=127.0.0.1", "--flags", "not-need-init,startup-clear"], stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
-        while True:                                 # it takes one connection at a time: asked on the control port
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port + 1)) == 0:
-                    break
-            assert time.monotonic() < deadline and self.process.poll() is None, "swtpm did not start"
-            time.sleep(0.02)
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-def two_free_ports() -> int:
-    """A port that is free, and the one after it too."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            if port < 65535 and second.connect_ex(("127.0.0.1", port + 1)) != 0:
-                return port
-
-
-@pytest.fixture
-def tpms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Tpm]]:
-    port = two_free_ports()
-    running: list[Tpm] = []
-    monkeypatch.setenv("TPM2OPENSSL_TCTI", f"swtpm:host=127.0.0.1,port={port}")
-
-    def start() -> Tpm:
-        tpm = Tpm(tmp_path / f"tpm-{len(running)}", port)
-        running.append(tpm)
-        return tpm
-    yield start
-    for each in running:
-        each.stop()
-
 
 def certified(folder: Path, key: signers.Key, authority: Any, name: str = "D-1") -> Path:
     """The authority's certificate for the key's own request."""
@@ -169,7 +78,7 @@ def test_a_token_that_is_pulled_out_is_a_fault_and_no_more(tmp_path: Path, autho
     token.unplug()
     with pytest.raises(SignerFault) as caught:
         signer.sign(b"document")
-    assert caught.value.word == "refused" and "room" in str(caught.value)
+    assert caught.value.word == "key-refused" and "room" in str(caught.value)
     assert open_signer(path, tmp_path / "D-1.pem").chain_pem == signer.chain_pem, "the room starts without it"
     token.plug()
     proves(tmp_path, signer, authority)
@@ -207,7 +116,7 @@ def test_a_key_in_a_tpm_is_worth_nothing_elsewhere(tmp_path: Path, authority: An
     tpm.stop()
     with pytest.raises(SignerFault) as silent:
         signer.sign(b"document")
-    assert silent.value.word == "refused"
+    assert silent.value.word == "key-refused"
     tpms()
     with pytest.raises(SignerFault):
         signer.sign(b"document")
@@ -243,7 +152,7 @@ def test_a_credentials_file_is_known_by_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("program", "word", "said"), [
-    ("#!/bin/sh\nexit 3\n", "refused", "status 3"),
+    ("#!/bin/sh\nexit 3\n", "key-refused", "status 3"),
     ("#!/bin/sh\nexec sleep 30\n", "no-answer", "no answer"),
     ("#!/bin/sh\nprintf '0\\006\\002\\001\\001\\002\\001\\001'\n", "other-key", "not the one"),
     (None, "program-missing", "not installed"),
