@@ -148,7 +148,7 @@ def _add_key(key: argparse._SubParsersAction[argparse.ArgumentParser],
              config: Callable[[argparse.ArgumentParser, object], argparse.ArgumentParser]) -> None:
     def make(name: str, run: object, text: str) -> argparse.ArgumentParser:
         v = config(key.add_parser(name, help=text, description=text), run)
-        v.add_argument("--device", help="the device's id (default: the room's code with -E1)")
+        v.add_argument("--device", help="the device's id (default: that of the certificate in force, else the room's code with -E1)")
         return v
 
     def place(v: argparse.ArgumentParser) -> None:
@@ -571,7 +571,9 @@ def _key_status(args: argparse.Namespace) -> int:
 
 
 def _device(args: argparse.Namespace, config: Config) -> str:
-    return args.device or f"{config.room.code}-E1"
+    """As asked for; else as the certificate in force has it: a device keeps its name."""
+    from edge.keyring import device_of
+    return args.device or device_of(_key_files(config)) or f"{config.room.code}-E1"
 
 
 def _key_files(config: Config) -> Files:

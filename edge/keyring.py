@@ -77,6 +77,14 @@ class Files:
         return path.exists() or path.with_suffix(NONE).exists()
 
 
+def device_of(files: Files) -> str | None:
+    """The device's id in the certificate in force; None if there is none, or none that can be read."""
+    try:
+        return role_of(read_certificates(files.certificate.read_bytes())[0])[1]
+    except (OSError, ValueError):
+        return None
+
+
 # ---- staging --------------------------------------------------------------------------------------------------------------
 
 def install(files: Files, chain_pem: bytes, root_pem: bytes, at_utc_us: int) -> str:
