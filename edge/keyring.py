@@ -259,8 +259,9 @@ def days_until(until_utc_us: int, now_utc_us: int) -> int:
 
 async def watch(room: Room, signer: DeviceSigner, facts: RoomFacts) -> None:
     """Says in time that the certificate ends: a fact at each of WARN_DAYS. A clock that nobody disciplines proves no date."""
+    chains = [signer.chain_pem, *([signer.second.chain_pem] if signer.second is not None else [])]
     while True:
-        await look(room, ends(signer.chain_pem), facts.cert_sha256)
+        await look(room, min(map(ends, chains)), facts.cert_sha256)
         await room.clock.sleep(LOOK_S)
 
 

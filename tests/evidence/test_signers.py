@@ -4,6 +4,7 @@ signs, and `openssl` says whether the signature holds; then the token is pulled 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_a_token_that_is_pulled_out_is_a_fault_and_no_more(tmp_path: Path, autho
 
 
 @needs_token
-def test_what_else_a_token_may_say(tmp_path: Path, authority: Any, token: Token) -> None:
+def test_what_else_a_token_may_say(tmp_path: Path, authority: Any, token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "device.key"
     key = token.make(path)
     certificate = certified(tmp_path, key, authority)
@@ -93,6 +94,18 @@ def test_what_else_a_token_may_say(tmp_path: Path, authority: Any, token: Token)
     with pytest.raises(SignerFault, match="CKR_PIN_INCORRECT") as caught:
         open_signer(path, certificate).sign(b"document")
     assert "9999" not in str(caught.value)
+    tries, tools = tmp_path / "tries", tmp_path / "bin"
+    tools.mkdir()
+    (tools / "pkcs11-tool").write_text(f'#!/bin/sh\necho try >>{tries}\nexec {shutil.which("pkcs11-tool")} "$@"\n', encoding="ascii")
+    (tools / "pkcs11-tool").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    signer = open_signer(path, certificate)
+    for _ in range(3):
+        with pytest.raises(SignerFault):
+            signer.sign(b"document")
+    assert tries.read_text(encoding="ascii") == "try\n", "a PIN that was refused is not tried until the token locks itself"
+    token.pin.write_text("1234", encoding="ascii")
+    assert signer.sign(b"document"), "another PIN is tried at once"
     token.pin.unlink()
     with pytest.raises(SignerFault, match="PIN cannot be read"):
         open_signer(path, certificate).sign(b"document")

@@ -172,3 +172,21 @@ def test_a_signer_that_does_not_fit_is_refused_at_once(tmp_path: Path, make_sm2:
         Sm2Signer(province.folder / "D-2.key", chain, DISTID)
     with pytest.raises(ValueError, match="cannot be used"):
         Sm2Signer(chain, chain, DISTID)
+
+
+def test_a_whole_folder(tmp_path: Path, authority: Any, make_sm2: Callable[[bool], Sm2Authority]) -> None:
+    province, folder = make_sm2(False), tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    data = sealed(tmp_path, authority, province.signer())
+    (folder / "session-open.dsse.json").write_bytes(data)
+    (folder / "below" / "manifest-1.dsse.json").write_bytes(sealed(tmp_path, authority, None))
+    (folder / "receipt-1.dsse.json").write_bytes(envelope.seal(envelope.RECEIPT, PAYLOAD, authority.signer("platform", "province")))
+    (folder / "broken.dsse.json").write_bytes(b"{")
+    asked: list[str] = []
+
+    def moment(name: str) -> int | None:
+        asked.append(name)
+        return THEN_US
+    found = {name: verdict.word for name, verdict in sm2.judge_folder(folder, province.root_pem, DISTID, moment)}
+    assert found == {"session-open.dsse.json": "sm2-good", "below/manifest-1.dsse.json": "sm2-absent", "broken.dsse.json": "sm2-wrong"}
+    assert sorted(asked) == sorted(found)
