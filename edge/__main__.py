@@ -465,7 +465,9 @@ def _key_init(args: argparse.Namespace) -> int:
     config = _load(args)
     if args.sm2:
         return _sm2_init(args, config)
+    from edge import keyring
     _make_and_request(args, config.in_state(config.evidence.key), _device(args, config))
+    keyring.hand_over(_key_files(config))
     print("send this request to the authority; then: edge key install --certificate … --root …", file=sys.stderr)
     return 0
 
@@ -483,6 +485,7 @@ def _key_roll(args: argparse.Namespace) -> int:
     if not files.certificate.exists():
         raise Refused("the key in force has no certificate yet: edge key install. Nothing was changed.")
     _make_and_request(args, files.next_key, _device(args, config))
+    keyring.hand_over(files)
     print("send this request to the authority; then: edge key install --certificate …. Until then the key in force goes on signing",
           file=sys.stderr)
     return 0
@@ -549,6 +552,7 @@ def _key_install(args: argparse.Namespace) -> int:
         word = keyring.install(files, args.certificate.read_bytes(), (args.root or files.root).read_bytes(), SystemClock().now().utc_us)
     except ValueError as error:
         raise Refused(f"{error}. Nothing was changed.") from error
+    keyring.hand_over(files)
     print({"installed": "installed; restart the room (systemctl restart edge)",
            "same": "this certificate is in force already; the root was put in place",
            "staged-renewal": "it takes over when the room starts next while no session is under way (systemctl restart edge)",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,6 +124,17 @@ def _whose(files: Files, chain_pem: bytes, first: bool) -> str:
         if key.exists() and open_key(key).public_key() == leaf.public_key():
             return word
     raise Unfit("it belongs to no key of this machine, neither the one in force nor the one that is to follow it")
+
+
+def hand_over(files: Files) -> None:
+    """What root has just made belongs to whom the folder belongs to: the room must be able to move it, and root made it only because
+    systemd-creds asks for root. Nothing to do for anybody else."""
+    if os.geteuid() != 0:
+        return
+    for path in (files.key, files.certificate, files.root, files.next_key, files.next_certificate):
+        if path.exists():
+            folder = path.parent.stat()
+            os.chown(path, folder.st_uid, folder.st_gid)
 
 
 def withdraw(files: Files) -> bool:
