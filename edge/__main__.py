@@ -544,13 +544,14 @@ def _sm2_init(args: argparse.Namespace, config: Config) -> int:
 def _key_install(args: argparse.Namespace) -> int:
     from edge import keyring
     from edge.clock import SystemClock
+    from edge.evidence.signers import SignerFault
     config = _load(args)
     files = _key_files(config)
     if args.root is None and not files.root.exists():
         raise Refused("the authority's root is needed: --root. Nothing was changed.")
     try:
         word = keyring.install(files, args.certificate.read_bytes(), (args.root or files.root).read_bytes(), SystemClock().now().utc_us)
-    except ValueError as error:
+    except (ValueError, SignerFault) as error:
         raise Refused(f"{error}. Nothing was changed.") from error
     keyring.hand_over(files)
     print({"installed": "installed; restart the room (systemctl restart edge)",

@@ -108,6 +108,10 @@ def test_a_key_on_a_token(desk: Desk, token: Token) -> None:
     token.unplug()
     shown = desk.key("status")
     assert shown.returncode == 1 and "do not go together now" in shown.stdout and "Traceback" not in shown.stderr
+    refused(desk.key("csr"), "pkcs11-tool did not do it")
+    renewed = desk.authority.issue_device(request.encode())
+    (desk.config.parent / "renewed.pem").write_bytes(renewed)
+    refused(desk.key("install", "--certificate", str(desk.config.parent / "renewed.pem")), "pkcs11-tool did not do it")
 
 
 @needs_credentials

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.evidence import envelope, keys, signers, sm2
 from edge.evidence.sm2 import DISTID, Sm2Signer, second_signature
@@ -172,6 +174,16 @@ def test_a_signer_that_does_not_fit_is_refused_at_once(tmp_path: Path, make_sm2:
         Sm2Signer(province.folder / "D-2.key", chain, DISTID)
     with pytest.raises(ValueError, match="cannot be used"):
         Sm2Signer(chain, chain, DISTID)
+
+
+NAMES = st.sampled_from(["payload", "signatures", "cert", "sig", "distid", "alg"])
+ANYTHING = st.recursive(st.none() | st.text(max_size=8) | st.integers(),
+                        lambda each: st.lists(each, max_size=3) | st.dictionaries(NAMES, each, max_size=4))
+
+
+@given(st.binary(max_size=200) | ANYTHING.map(lambda value: json.dumps(value).encode()))
+def test_whatever_comes_gets_a_verdict(data: bytes) -> None:
+    assert second_signature(data, envelope.SESSION_OPEN, b"no root", DISTID).word in ("sm2-wrong", "sm2-absent")
 
 
 def test_a_whole_folder(tmp_path: Path, authority: Any, make_sm2: Callable[[bool], Sm2Authority]) -> None:
