@@ -1,8 +1,9 @@
 """A room with years behind it: looking up a session, starting, rebuilding the catalog. The store is made by SQL as the room would leave it.
 
-`--upkeep-segments` (3.2 million: three years of four streams, some twelve exam hours a day, sessions of two and a half) is the size at which a
-session is looked up and the room is started; `--upkeep-large` (10 million) the one at which a session is looked up again. The start is that of
-`build_room` without its network: database, journal, the fold of all facts, the first look at the catalog; a fresh process each time.
+`--upkeep-segments` (3.2 million: three years of four streams, some twelve exam hours a day, sessions of two and a half) is the size at
+which a session is looked up and the room is started; `--upkeep-large` (10 million) the one at which a session is looked up again. The
+start is that of `build_room` without its network: database, journal, the fold of all facts, the first look at the catalog; a fresh
+process each time.
 `--upkeep-sidecars` sidecars with 120 fragments each, and a .mp4 with as many bytes (a hole) as they say, are read back from the disk.
 LIMIT: the journal's rows of the made store have no true hashes; nobody looks at them at a start. The first look of the intake at three
 years of day folders, and the recorder's own, are not in `start_s_3y`.

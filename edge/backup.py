@@ -54,8 +54,8 @@ class Backup:
 
 def is_key(config: Config, path: Path) -> bool:
     """Whether a file of the state folder is a secret that signs or names people."""
-    named = {config.in_state(config.evidence.key), config.in_state(config.evidence.subject_key)}
-    return path in named or path.suffix == ".key"
+    secret = (config.evidence.key, config.evidence.subject_key, config.evidence.sm2_key)
+    return path in {config.in_state(each) for each in secret if each is not None} or path.suffix in (".key", ".cred")
 
 
 def make(config: Config, to: Path, now: Stamp, keys_to: Path | None = None, progress: Progress = lambda what, done, total: None) -> Backup:

@@ -90,8 +90,8 @@ class House:
         device = folder.parent / "device"
         signer = envelope.FileSigner(device / "device.key", device / "device.pem")
         leaf = x509.load_pem_x509_certificates(signer.chain_pem.encode())[0]
-        facts = RoomFacts("KD01", "000000-KD01-R01", "KD01-R01-edge", keys.fingerprint(leaf), "0", "1" * 64, "2" * 64, f"boot-{boot}", "room-1",
-                          True)
+        facts = RoomFacts("KD01", "000000-KD01-R01", "KD01-R01-edge", keys.fingerprint(leaf), "0", "1" * 64, "2" * 64, f"boot-{boot}",
+                          "room-1", True)
         self.notary = Notary(hall.room, signer, (folder.parent / "authority" / "root.pem").read_bytes(), facts,
                              RecorderControl(folder / "no.sock"), 10)
         self.intake = Intake(folder / "footage", list(STREAMS), hall.room.segment, hall.catalog.last_seq, hall.clock, folder / "run", 0)
@@ -170,7 +170,8 @@ def judge(house: House, acked: int) -> dict[str, Any]:
     session = hall.room.state.sessions[SESSION]
     stored = [r.event for r in rows if isinstance(r.event, e.SegmentStored)]
     last = len(session.revisions)
-    declared = sorted((g.stream, g.from_utc_us, g.to_utc_us) for r in rows if isinstance(g := r.event, e.GapDeclared) and g.revision == last)
+    declared = sorted((g.stream, g.from_utc_us, g.to_utc_us) for r in rows
+                      if isinstance(g := r.event, e.GapDeclared) and g.revision == last)
     assert session.opened and session.seal_order
     due = manifest.find_gaps(stored, session.opened.streams, session.opened.at, session.seal_order.at)
     on_disk = sorted((path.parts[-5], int(path.name[:10])) for path in (house.folder / "footage").rglob("*Z.json"))

@@ -1,4 +1,4 @@
-"""A cut at every sync of opening, segment, closing and sealing: the room that starts afterwards goes on, and there is exactly one manifest."""
+"""A cut at every sync of opening, segment, closing and sealing: the room that starts afterwards goes on; exactly one manifest."""
 
 from __future__ import annotations
 
