@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -214,3 +216,31 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     assert copy.integrity(path) != "ok"
     with pytest.raises(copy.NotADatabase):
         list(copy.facts_of(path))
+
+
+def test_by_the_commands(tmp_path: Path) -> None:
+    """Made, looked at, lost and restored by hand, as the operator's page says; each refusal in one line."""
+    config = tmp_path / "etc" / "edge.toml"
+    config.parent.mkdir()
+    config.write_text(DEMO.read_text(encoding="utf-8").replace('"../demo/', '"../'), encoding="utf-8")
+
+    def edge(*words: str) -> tuple[int, str]:
+        done = subprocess.run([sys.executable, "-m", "edge", *words], cwd=DEMO.parents[1], capture_output=True, text=True, timeout=60,
+                              check=False)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    of, b = ("--config", str(config)), str(tmp_path / "b")
+    edge("storage", "init", *of)
+    code, said = edge("backup", "make", *of, "--to", b)
+    assert code == 1 and "no database" in said
+    assert edge("reindex", *of)[0] == 0
+    assert edge("backup", "make", *of, "--to", b)[0] == 0
+    assert edge("backup", "verify", b) == (0, "whole: every file, the database, and the journal's chain to its head\n")
+    (tmp_path / "state").rename(tmp_path / "lost")
+    assert edge("backup", "restore", b, *of)[0] == 0
+    assert (tmp_path / "state" / "storage.uuid").read_bytes() == (tmp_path / "lost" / "storage.uuid").read_bytes()
+    code, said = edge("backup", "restore", b, *of)
+    assert code == 1 and "has a database" in said
+    (tmp_path / "b" / "storage.uuid").unlink()
+    assert edge("backup", "verify", b) == (1, "storage.uuid is missing\n")
