@@ -50,13 +50,14 @@ class Cut:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def install(self) -> None:
-        def before(real: Callable[[int], None]) -> Callable[[int], None]:
-            def sync(handle: int) -> None:
+        def before(real: Callable[[Any], None]) -> Callable[[Any], None]:
+            def sync(handle: Any) -> None:
                 self.tick()
                 real(handle)
             return sync
 
-        os.fsync, os.fdatasync = before(os.fsync), before(os.fdatasync)
+        for name in ("fsync", "fdatasync"):
+            setattr(os, name, before(getattr(os, name)))
         real = Database._transact
 
         def transact(database: Database, change: Callable[[Any], Any]) -> Any:
@@ -68,7 +69,7 @@ class Cut:
             self.tick()                 # committed, and nobody was told
             return result
 
-        Database._transact = transact  # type: ignore[method-assign]
+        Database._transact = transact  # type: ignore[method-assign, assignment]
 
 
 class House:
@@ -87,6 +88,7 @@ class House:
         shutil.copy(staff, folder / "state" / "staff.json")
         hall.database = Database(folder / "state" / "edge.db", ballast=False)
         hall.room = hall._open(hall.database)
+        self.began = hall.journal.head[0]       # what the cut left
         device = folder.parent / "device"
         signer = envelope.FileSigner(device / "device.key", device / "device.pem")
         leaf = x509.load_pem_x509_certificates(signer.chain_pem.encode())[0]
@@ -160,7 +162,7 @@ class House:
             self.acked(self.hall.journal.head[0])
 
 
-def judge(house: House, acked: int) -> dict[str, Any]:
+def judge(house: House) -> dict[str, Any]:
     """What must be so after any cut, as facts for the test to look at."""
     hall = house.hall
     rows = list(hall.journal.all())
@@ -179,7 +181,7 @@ def judge(house: House, acked: int) -> dict[str, Any]:
             "amended": last - 1, "envelopes": [(kind, revision) for kind, revision, _ in kept],
             "digests": sorted(digest for _, _, digest in kept) == sorted(owed) and len(set(owed)) == len(owed),
             "signed": [r.event.revision for r in rows if isinstance(r.event, e.ManifestSigned)],
-            "chain": chain.verify(rows), "lost": acked > rows[-1].seq,
+            "chain": chain.verify(rows), "began": house.began,
             "segments": sorted((s.stream, s.seq) for s in stored) == on_disk and len(on_disk) >= 6,
             "gaps": declared == sorted((g.stream, g.from_utc_us, g.to_utc_us) for g in due)}
 
@@ -193,10 +195,12 @@ def run(folder: Path, staff: Path, boot: int, at: int) -> tuple[bool, int, dict[
             os.close(mine)
 
             async def go() -> None:
-                house = House(folder, staff, boot, lambda seq: os.write(theirs, f"{seq}\n".encode()) and None,
-                              Cut(at) if at else None)
+                def acked(seq: int) -> None:
+                    os.write(theirs, f"{seq}\n".encode())
+
+                house = House(folder, staff, boot, acked, Cut(at) if at else None)
                 await house.lead()
-                os.write(theirs, json.dumps(judge(house, 0)).encode() + b"\n")
+                os.write(theirs, json.dumps(judge(house)).encode() + b"\n")
                 house.hall.database.close()
 
             asyncio.run(go())
@@ -222,9 +226,9 @@ def main(folder: Path, staff: Path, every: int) -> None:
         home = folder / "room"
         was_cut, acked, found = run(home, staff, 0, n)
         if was_cut:
-            _, more, found = run(home, staff, 1, 0)
-            assert found is not None and more >= 0
-            found["lost"] = acked > more
+            found = run(home, staff, 1, 0)[2]
+            assert found is not None
+            found["promised"] = acked
         print(json.dumps({"cut": n, **(found or {})}) if was_cut else json.dumps({"done": n, **(found or {})}), flush=True)
         shutil.rmtree(home)
         if not was_cut:
