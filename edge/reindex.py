@@ -155,7 +155,7 @@ def _owed(new: Rebuild, state: RoomState) -> dict[str, int]:
     """Each stream's first segment that a session covers and the journal does not name."""
     opened = [s for s in state.sessions.values() if s.opened]
     first: dict[str, int] = {}
-    for segment in new.loose():
+    for segment in new.loose() if opened else ():
         if segment.stream in first:
             continue
         start = Stamp(segment.start_utc_us, segment.start_boot_us, segment.boot_id)

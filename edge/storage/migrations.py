@@ -70,7 +70,7 @@ def step_2(db: sqlite_utils.Database) -> None:
 
 
 def step_upkeep(db: sqlite_utils.Database) -> None:
-    """What keeping the store in order remembers: lost stretches of the journal, how far the scrub is, what it found, a start's fold."""
+    """What keeping the store in order remembers: lost stretches of the journal, how far the scrub is, what it found."""
     # Stretches of time of which this journal knows nothing (a lost or restored database). Footage of them is never idle: it is kept.
     db.table("unaccounted").create({"id": int, "from_utc_us": int, "to_utc_us": int, "why": str, "told": int}, pk="id",
                                    not_null={"from_utc_us", "to_utc_us", "why", "told"})
@@ -79,8 +79,6 @@ def step_upkeep(db: sqlite_utils.Database) -> None:
                               "damaged": int, "last_began_utc_us": int, "last_ended_utc_us": int}, pk="id")
     # Segments whose bytes are not what their sidecar says; derived from SegmentDamaged and SegmentSound.
     db.table("damage").create({"stream": str, "seq": int, "what": str, "utc_us": int, "event_seq": int}, pk=("stream", "seq"))
-    # The room's own state without its settled sessions, as of row `seq` of the journal: a start folds only what came later. One row.
-    db.table("fold").create({"id": int, "seq": int, "hash": str, "code": str, "body": str}, pk="id")
     # Which sessions a segment belongs to, asked from the segment's side.
     db.execute("CREATE INDEX session_segment_by_number ON session_segment(stream, seq)")
     # A start reads the facts that make the room's state and steps over the millions of segments between them.
