@@ -87,6 +87,7 @@ class Opened:
     digest: str
     name: str                       # in the SAN: device id or platform name
     cert_sha256: str
+    chain: tuple[x509.Certificate, ...] = ()        # the signer's leaf, then the intermediates that came with it
 
 
 def pre_authentication(payload_type: str, body: bytes) -> bytes:
@@ -123,11 +124,11 @@ def read_envelope(data: bytes, root_pem: bytes, payload_type: str, role: Role, a
     first: EnvelopeError | None = None
     for entry in signatures:
         try:
-            leaf = _verify_signature(entry, payload_type, body, root, role, at_utc_us)
+            leaf, *between = _verify_signature(entry, payload_type, body, root, role, at_utc_us)
         except EnvelopeError as error:
             first = first or error
             continue
-        return Opened(_document(body), body, sha256_hex(body), role_of(leaf)[1], fingerprint(leaf))
+        return Opened(_document(body), body, sha256_hex(body), role_of(leaf)[1], fingerprint(leaf), (leaf, *between))
     raise first or EnvelopeError("signature", "the envelope carries no signature")
 
 
@@ -152,7 +153,7 @@ def _unpack(data: bytes, payload_type: str) -> tuple[bytes, list[dict[str, Any]]
 
 
 def _verify_signature(entry: dict[str, Any], payload_type: str, body: bytes, root: x509.Certificate, role: Role,
-                      at_utc_us: int | None) -> x509.Certificate:
+                      at_utc_us: int | None) -> list[x509.Certificate]:
     try:
         leaf, *between = read_certificates(str(entry.get("cert", "")).encode())
         is_role, _ = role_of(leaf)
@@ -170,7 +171,7 @@ def _verify_signature(entry: dict[str, Any], payload_type: str, body: bytes, roo
     except InvalidSignature as error:
         raise EnvelopeError("signature", "the signature does not fit the document: one of them was changed") from error
     _follow_chain(leaf, between, root, at_utc_us)
-    return leaf
+    return [leaf, *between]
 
 
 def _follow_chain(leaf: x509.Certificate, between: list[x509.Certificate], root: x509.Certificate, at_utc_us: int | None) -> None:
