@@ -25,38 +25,38 @@ MEDIA_TOLERANCE_US = 1_000_000
 GAP_TOLERANCE_US = 100_000
 JOURNAL_MAX_BYTES = 256 << 20
 
-_HEX64 = re.compile(r"[0-9a-f]{64}")
+HEX64 = re.compile(r"[0-9a-f]{64}")
 _STREAM = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-_UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
+UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 
 Shape = Any
 """A type, a pattern, [shape] for a list of it, {key: shape} for an object with at least these keys."""
 
 SEGMENT_SHAPE: dict[str, Shape] = {
-    "stream": _STREAM, "n": int, "seq": int, "path": str, "run": str, "start_utc": _UTC, "end_utc": _UTC, "start_boot_us": int,
-    "end_boot_us": int, "boot_id": str, "dur_us": int, "frame_us": int, "bytes": int, "sha256": _HEX64, "sidecar_sha256": _HEX64,
-    "codec": str, "end_reason": str, "recovered": bool, "clock_state": str, "journal_seq": int, "prev": _HEX64,
+    "stream": _STREAM, "n": int, "seq": int, "path": str, "run": str, "start_utc": UTC, "end_utc": UTC, "start_boot_us": int,
+    "end_boot_us": int, "boot_id": str, "dur_us": int, "frame_us": int, "bytes": int, "sha256": HEX64, "sidecar_sha256": HEX64,
+    "codec": str, "end_reason": str, "recovered": bool, "clock_state": str, "journal_seq": int, "prev": HEX64,
 }
-_MOMENT_SHAPE: dict[str, Shape] = {"utc": _UTC, "boot_us": int, "boot_id": str}
+_MOMENT_SHAPE: dict[str, Shape] = {"utc": UTC, "boot_us": int, "boot_id": str}
 MANIFEST_SHAPE: dict[str, Shape] = {
-    "type": str, "revision": int, "made_utc": _UTC, "site": str, "room": str, "outcome": str,
-    "session": {"id": str, "plan_id": str, "plan_sha256": _HEX64, "kind": str, "scheduled_start": _UTC, "duration_min": int,
-                "opened_utc": _UTC, "closed_utc": _UTC, "sealed_utc": _UTC},
-    "device": {"id": str, "cert_sha256": _HEX64, "boot_id": str, "sw_version": str, "sw_sha256": _HEX64, "config_sha256": _HEX64},
+    "type": str, "revision": int, "made_utc": UTC, "site": str, "room": str, "outcome": str,
+    "session": {"id": str, "plan_id": str, "plan_sha256": HEX64, "kind": str, "scheduled_start": UTC, "duration_min": int,
+                "opened_utc": UTC, "closed_utc": UTC, "sealed_utc": UTC},
+    "device": {"id": str, "cert_sha256": HEX64, "boot_id": str, "sw_version": str, "sw_sha256": HEX64, "config_sha256": HEX64},
     "counters": {"session_seq": int, "opened_total": int, "closed_total": int, "hw_counter_kind": str},
-    "prev": {}, "open": {"open_sha256": _HEX64, "open_receipt_sha256": str},
-    "journal": {"first": int, "last": int, "count": int, "head_sha256": _HEX64, "rows_sha256": _HEX64},
+    "prev": {}, "open": {"open_sha256": HEX64, "open_receipt_sha256": str},
+    "journal": {"first": int, "last": int, "count": int, "head_sha256": HEX64, "rows_sha256": HEX64},
     "interval": {"start": _MOMENT_SHAPE, "end": _MOMENT_SHAPE},
-    "roster": {"version": int, "count": int, "sha256": _HEX64, "source": str, "hmac_key_id": str},
+    "roster": {"version": int, "count": int, "sha256": HEX64, "source": str, "hmac_key_id": str},
     "attendance": [{"candidate_id": str, "result": str, "journal_seq": int}],
-    "identity_checks": [{"result": str, "at": _UTC, "journal_seq": int}],
-    "staff": [{"staff_id": str, "role": str, "at": _UTC, "journal_seq": int}],
-    "signers": [{"staff_id": str, "role": str, "at": _UTC, "statement": str}],
+    "identity_checks": [{"result": str, "at": UTC, "journal_seq": int}],
+    "staff": [{"staff_id": str, "role": str, "at": UTC, "journal_seq": int}],
+    "signers": [{"staff_id": str, "role": str, "at": UTC, "statement": str}],
     "preflight": {"readings": {}, "waivers": [{}], "exits_checked": [{}]},
     "incidents": [{}],
     "streams": [{"id": _STREAM, "kind": str, "expected": bool, "codecs": [str]}],
     "segments": [SEGMENT_SHAPE],
-    "gaps": [{"stream": _STREAM, "from_utc": _UTC, "to_utc": _UTC, "dur_us": int, "reason": str, "journal_seq": int}],
+    "gaps": [{"stream": _STREAM, "from_utc": UTC, "to_utc": UTC, "dur_us": int, "reason": str, "journal_seq": int}],
     "clock": {"require_sync": bool, "at_open": str, "states": {}, "steps": [{}]},
     "totals": {}, "retention": {"policy": str, "keep_until": str, "basis": str},
 }
@@ -69,20 +69,20 @@ def shape(document: dict[str, Any]) -> str:
         return f"it is a {document.get('type')!r}, not a {MANIFEST_TYPE}"
     if unknown := set(document) - set(MANIFEST_SHAPE) - _OPTIONAL:
         return f"it holds parts that this verifier does not know: {', '.join(sorted(unknown))}"
-    return _misfit(document, MANIFEST_SHAPE, "")
+    return misfit(document, MANIFEST_SHAPE, "")
 
 
-def _misfit(value: Any, wanted: Shape, where: str) -> str:
+def misfit(value: Any, wanted: Shape, where: str) -> str:
     if isinstance(wanted, dict):
         if not isinstance(value, dict):
             return f"{where or 'it'} is not an object"
-        return next(filter(None, (_misfit(value.get(key), each, f"{where}.{key}".lstrip(".")) for key, each in wanted.items())), "")
+        return next(filter(None, (misfit(value.get(key), each, f"{where}.{key}".lstrip(".")) for key, each in wanted.items())), "")
     if isinstance(wanted, list):
         if not isinstance(value, list):
             return f"{where} is not a list"
-        return next(filter(None, (_misfit(each, wanted[0], f"{where}[{index}]") for index, each in enumerate(value))), "")
+        return next(filter(None, (misfit(each, wanted[0], f"{where}[{index}]") for index, each in enumerate(value))), "")
     if isinstance(wanted, re.Pattern):
-        good = isinstance(value, str) and wanted.fullmatch(value) and (wanted is not _UTC or _is_time(value))
+        good = isinstance(value, str) and wanted.fullmatch(value) and (wanted is not UTC or _is_time(value))
         return "" if good else f"{where} does not have its form"
     return "" if type(value) is wanted else f"{where} is not {wanted.__name__}"
 
@@ -218,18 +218,23 @@ def journal(path: Path, documents: Mapping[int, dict[str, Any]], opening: dict[s
     if (bad := chain.verify(rows, whole=False)) is not None:
         yield Fault("journal", f"{path.name}: row {bad} was changed or is out of its place")
         return
+    yield from rows_make(path.name, rows, documents, opening)
+
+
+def rows_make(name: str, rows: list[Recorded], documents: Mapping[int, dict[str, Any]], opening: dict[str, Any] | None) -> Iterator[Fault]:
+    """The signed manifests (by revision) bind exactly these rows of one session, and the rows give exactly these manifests."""
     for revision, document in documents.items():
         bound = document["journal"]
         mine = [row for row in rows if row.seq <= bound["last"]]
         listed = sha256_hex("".join(f"{row.seq} {row.hash}\n" for row in mine).encode())
         if len(mine) != bound["count"] or listed != bound["rows_sha256"]:
-            yield Fault("journal", f"{path.name}: the rows up to {bound['last']} are not those that revision {revision} was made of")
+            yield Fault("journal", f"{name}: the rows up to {bound['last']} are not those that revision {revision} was made of")
             return
         yield from _rebuilt(mine, document, revision)
     if opening is not None:
         yield from _rebuilt_open(rows, opening)
     if any(row.event.session != documents[max(documents)]["session"]["id"] for row in rows):
-        yield Fault("journal", f"{path.name} holds rows of another session")
+        yield Fault("journal", f"{name} holds rows of another session")
 
 
 def _rebuilt(rows: list[Recorded], document: dict[str, Any], revision: int) -> Iterator[Fault]:

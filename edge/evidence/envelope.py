@@ -29,7 +29,8 @@ ROSTER = "application/vnd.examroom.exam-roster.v1+json"
 SESSION_OPEN = "application/vnd.examroom.exam-session-open.v1+json"
 SESSION_MANIFEST = "application/vnd.examroom.exam-session-manifest.v1+json"
 RECEIPT = "application/vnd.examroom.exam-platform-receipt.v1+json"
-# reserved: exam-device-checkpoint, exam-key-rollover
+DEVICE_CHECKPOINT = "application/vnd.examroom.exam-device-checkpoint.v1+json"
+KEY_ROLLOVER = "application/vnd.examroom.exam-key-rollover.v1+json"
 
 MAX_BYTES = 32 << 20
 """An envelope larger than this is refused unread (a manifest of six streams and twelve hours is about 4 MB)."""
@@ -214,3 +215,8 @@ def _from_base64(text: object, what: str) -> bytes:
     if not data or base64.b64encode(data).decode() != text:
         raise EnvelopeError("base64", f"the {what} is not proper base64")
     return data
+
+
+def payload_of(data: bytes) -> bytes:
+    """The payload's bytes of an envelope that was verified before. Proves nothing; EnvelopeError or NotCanonical if it is none."""
+    return _from_base64(parse(data)["payload"], "payload")

@@ -96,8 +96,9 @@ class Findings:
         the revocation, and of that only a receipt's moment is proof.
         """
         try:
-            opened = envelope.read_envelope(data, self.root, payload_type, role, None)
-            at = parse_utc(str(opened.payload.get(moment))) if at_utc_us is None else at_utc_us
+            at = at_utc_us
+            if at is None:
+                at = parse_utc(str(envelope.read_envelope(data, self.root, payload_type, role, None).payload.get(moment)))
             opened = envelope.read_envelope(data, self.root, payload_type, role, at)
             proven = at if at_utc_us is not None or role == "platform" else None
             self.revocations.judge(opened, proven)
