@@ -242,13 +242,13 @@ def _keys(found: Findings, gathered: Documents, device: str) -> None:
     mine = [each for each in both if each.device == device]
     handed = {each.new_cert_sha256: each for each in gathered.rollovers if each.device == device}
     holder: Manifest | Opening | None = None
-    for each in sorted(mine, key=lambda d: (d.seq, isinstance(d, Manifest))):
+    for each in sorted(mine, key=lambda d: d.closed_seq if isinstance(d, Manifest) else d.journal_seq):
         if holder is not None and each.key != holder.key:
             rollover = handed.get(each.cert_sha256)
             if rollover is None or rollover.key != holder.key:
                 found.wrong(f"from {each.session} on {device} signs with another key, and no key-rollover by the old key says so",
                             "key-changed")
-            elif each.seq < rollover.from_seq:
+            elif each.seq < rollover.from_seq and (isinstance(each, Opening) or each.revision == 1):
                 found.wrong(f"{each.session} is signed by the new key, which may sign only from number {rollover.from_seq} on",
                             "key-changed")
         holder = each
