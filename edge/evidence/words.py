@@ -161,13 +161,18 @@ LIMITS: dict[bool, dict[Language, str]] = {
 }
 
 
-def sentences(report: Report, language: Language) -> Iterator[tuple[str, str, list[str]]]:
+def language(wanted: str) -> Language:
+    """`wanted` if it is one of ours, else English."""
+    return "zh-CN" if wanted == "zh-CN" else "en"
+
+
+def sentences(report: Report, tongue: Language) -> Iterator[tuple[str, str, list[str]]]:
     """(word, what it means, the findings' own texts), one for each kind of finding, in the order in which they were found."""
     texts: dict[str, list[str]] = {}
     for fault in report.findings:
         texts.setdefault(fault.word if fault.word in FINDINGS else "other", []).append(str(fault))
     for word, found in texts.items():
-        yield word, FINDINGS[word][language], found
+        yield word, FINDINGS[word][tongue], found
 
 
 def told(report: Report, most: int = 5) -> list[str]:
