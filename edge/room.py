@@ -696,6 +696,11 @@ class Room:
         """The list as it stands at this moment."""
         return judge(self._readings(self._known(session_id)), {w.item for w in self._known(session_id).waivers})
 
+    @property
+    def journal_head(self) -> tuple[int, str]:
+        """Number and hash of the journal's last row."""
+        return self._journal.head
+
     def stream_age_ms(self, stream: str) -> int | None:
         """Milliseconds since the newest sample of a stream reached the disk; None if there is none of this boot."""
         status, now = self.instruments.stream_status(stream), self.clock.now()
@@ -752,7 +757,9 @@ class Room:
             min_proctors=session.plan.min_proctors, exits_checked=session.exits is not None,
             probes=tuple(ProbeReading(p.stream, p.ok, now.us_since(p.at), p.reason or "") for p in self.state.probed.values()
                          if p.stream in self.instruments.streams),
-            room_age_us=now.us_since(self.state.first_started.at) if self.state.first_started else 0)
+            room_age_us=now.us_since(self.state.first_started.at) if self.state.first_started else 0,
+            signer_lost=self.state.signer_lost.reason if self.state.signer_lost else None,
+            certificate_until_us=self.state.certificate.until_utc_us if self.state.certificate else None, now_utc_us=now.utc_us)
 
     def _stream_reading(self, stream: str, kind: str, status: StreamStatus | None) -> StreamReading:
         age, peak, alarms = self.stream_age_ms(stream), self.peak_cdb(stream), tuple(self.state.impaired.get(stream, {}))

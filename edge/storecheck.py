@@ -139,9 +139,9 @@ def _promised(found: Findings, look: Look, held: set[str]) -> None:
     """What the journal says was signed or received is stored."""
     for row in look.rows():
         seq, session, kind, body = row[0], row[1], row[2], row[6]
-        if kind in ("OpenSigned", "ManifestSigned", "ReceiptVerified", "CheckpointSigned", "CheckpointAnswered"):
+        if kind in ("OpenSigned", "ManifestSigned", "ReceiptVerified", "CheckpointSigned", "KeyRolled"):
             says = chain.parse(body.encode())
-            wanted = says.get("receipt_sha256") if kind in ("ReceiptVerified", "CheckpointAnswered") else says.get("digest")
+            wanted = says.get("receipt_sha256") if kind == "ReceiptVerified" else says.get("digest")
             if wanted not in held:
                 found.wrong(f"row {seq} ({kind} of {session or 'the device'}) names a document that is not stored", "missing-document")
 

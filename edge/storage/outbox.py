@@ -15,11 +15,11 @@ from edge.storage.database import Database
 
 @dataclass(frozen=True, slots=True)
 class OutboxItem:
-    """One signed object to deliver. `body` is the envelope as stored."""
+    """One signed object to deliver. `body` is the envelope as stored; `session`: None for what is the device's own."""
 
     id: int
     kind: str
-    session: str
+    session: str | None
     revision: int | None
     digest: str
     body: bytes
@@ -69,6 +69,17 @@ class Outbox:
     async def park(self, item_id: int, error: str) -> None:
         """The platform refused it for good: kept, shown, not sent again by itself."""
         await self._database.write(lambda c: _set(c, item_id, "state = 'parked', attempts = attempts + 1, last_error = ?", error))
+
+    def state_of(self, digest: str) -> str | None:
+        """waiting, done or parked; None if it was never owed."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT state FROM outbox WHERE digest = ?", (digest,)).fetchone()
+        return str(row["state"]) if row else None
+
+    def owes(self, kind: str, state: str) -> bool:
+        """Whether anything of this kind is in this state."""
+        with self._database.read() as connection:
+            return connection.execute("SELECT 1 FROM outbox WHERE kind = ? AND state = ? LIMIT 1", (kind, state)).fetchone() is not None
 
     def backlog(self) -> Backlog:
         with self._database.read() as connection:

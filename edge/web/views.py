@@ -129,7 +129,7 @@ def strip(web: Web, language: str) -> list[Device]:
     """The footer: reader, pictures, sound, storage, clock, platform. The order never changes: the eye knows the place."""
     t, w = partial(web.texts.say, language), partial(web.texts.word, language)
     return [_reader(web.room, t, w), *_streams(tiles(web, language), t, w), _storage(web, t, w),
-            _clock(web.room, web.gauges.clock_state(), t), _platform(web.room, t, w)]
+            _clock(web.room, web.gauges.clock_state(), t), _platform(web.room, t, w), *_signature(web.room, t, w)]
 
 
 Say = Callable[..., str]
@@ -214,6 +214,19 @@ def _platform(room: Room, t: Say, w: Say) -> Device:
     if backlog.parked:
         return Device("platform", WARN, t("strip.platform-parked", count=backlog.parked))
     return Device("platform", OK, t("strip.platform-waiting" if backlog.waiting else "strip.platform", count=backlog.waiting))
+
+
+def _signature(room: Room, t: Say, w: Say) -> list[Device]:
+    """The device's key, only while something is wrong with it: nobody in the room need know otherwise that there is one."""
+    lost, certificate = room.state.signer_lost, room.state.certificate
+    if lost is not None:
+        return [Device("signature", BAD, t("strip.signer-lost", reason=w("reason", lost.reason)))]
+    days = None if certificate is None else (certificate.until_utc_us - room.clock.now().utc_us) // (86_400 * 1_000_000)
+    if days is None or days > preflight.CERTIFICATE_DAYS:
+        return []
+    if days < 0:
+        return [Device("signature", BAD, t("strip.certificate-expired"))]
+    return [Device("signature", WARN, t("strip.certificate-expiring", days=days))]
 
 
 # ---- sessions -------------------------------------------------------------------------------------------------------------
