@@ -117,6 +117,8 @@ def _add_verify(v: argparse.ArgumentParser) -> None:
     v.add_argument("--schedule", type=Path, help="of a history: a file with the ids of the sessions that the exam schedule has, one a line")
     v.add_argument("--since", type=int, default=1, metavar="N", help="of a history: the first session's number (default 1)")
     v.add_argument("--crl", type=Path, action="append", default=[], help="a revocation list of the authority (PEM or DER)")
+    v.add_argument("--sm2-root", type=Path, help="judge second signatures in SM2, too: the authority's SM2 root (PEM); needs openssl 3")
+    v.add_argument("--sm2-distid", default="", metavar="ID", help="with --sm2-root: the distinguishing id that the authority has assigned")
     v.add_argument("--store", nargs="?", const="", metavar="SESSION", help="check the room's own store instead, or one session of it")
     v.add_argument("--json", action="store_true", help="the report as one JSON object")
 
@@ -338,7 +340,7 @@ def _verify(args: argparse.Namespace) -> int:
         _must_be_session(args.store)
     try:
         return verifying.run(verifying.Order(args.folder, args.root, tuple(args.receipts), args.schedule, args.since, tuple(args.crl),
-                                             args.store, args.json), config)
+                                             args.store, args.json, args.sm2_root, args.sm2_distid), config)
     except verifying.NotVerifiable as error:
         raise Refused(str(error)) from error
 

@@ -19,7 +19,7 @@ from edge.evidence import bundle, chain, documents, files, history
 from edge.evidence.fault import Fault
 from edge.evidence.files import Wanted
 from edge.evidence.history import Told
-from edge.evidence.report import Findings, Report
+from edge.evidence.report import Findings, Report, Second
 from edge.evidence.revocation import NONE, Revocations
 from edge.sessions import events as e
 from edge.storage.look import IdleSegment, Look
@@ -28,13 +28,13 @@ Progress = Callable[[int, int], None]
 
 
 def check(database: Path, footage: Path, root_pem: bytes, session: str | None = None, progress: Progress | None = None, *,
-          revocations: Revocations = NONE, expected: frozenset[str] = frozenset()) -> Report:
+          revocations: Revocations = NONE, expected: frozenset[str] = frozenset(), second: Second | None = None) -> Report:
     """Check the whole store, or one session of it. `progress` in bytes of recordings (rows of the journal go uncounted).
 
     NoStore if there is no database to look at. Otherwise whatever is wrong is a finding; the session's report if one was named.
     """
     look = Look(database)
-    found = Findings(b"", revocations)
+    found = Findings(b"", revocations, second)
     root = found.trust(root_pem, None)
     if not root:
         return Report("FAIL", found.first, tuple(found.lines), findings=tuple(found.faults), sessions=0, scope="store")
@@ -105,7 +105,7 @@ def _session(found: Findings, look: Look, footage: Path, session: str, progress:
 
     with tempfile.TemporaryDirectory(prefix="edge-verify-") as folder:
         bundle.write_documents(Path(folder), contents)
-        report = bundle.verify(Path(folder), found.root, progress, revocations=revocations, place=place)
+        report = bundle.verify(Path(folder), found.root, progress, revocations=revocations, place=place, second=found.second)
     for fault in report.findings:
         found.wrong(Fault(fault.word, f"{session}: {fault}"))
     return report

@@ -18,7 +18,7 @@ from edge.config import Config
 from edge.evidence import bundle, history, words
 from edge.evidence.history import Told
 from edge.evidence.keys import read_certificates
-from edge.evidence.report import Report
+from edge.evidence.report import Report, Second
 from edge.evidence.revocation import Revocations, read_lists
 
 _SESSION_ID = re.compile(r"S[0-9]{8}-[A-Z0-9]{4}-R[0-9]{2}-[0-9]{2}")
@@ -41,19 +41,21 @@ class Order:
     crl: tuple[Path, ...]
     store: str | None
     as_json: bool
+    sm2_root: Path | None = None
+    sm2_distid: str = ""
 
 
 def run(order: Order, config: Config | None) -> int:
     """Check, print the report, and return 0 unless it failed. NotVerifiable before anything was checked."""
     root = _root(order.root or (config.in_state(config.evidence.root) if config else None))
     revocations = _revocations(order.crl, root, order.folder)
-    expected = _expected(order.schedule)
+    expected, second = _expected(order.schedule), _second(order)
     with_line = Line(sys.stderr)
     try:
         if order.store is not None and config is not None:
-            report = _store(order, config, root, revocations, expected, with_line)
+            report = _store(order, config, root, Means(revocations, expected, second), with_line)
         else:
-            report = _folder(order, root, revocations, expected, with_line)
+            report = _folder(order, root, Means(revocations, expected, second), with_line)
     finally:
         with_line.clear()
     if order.as_json:
@@ -63,25 +65,34 @@ def run(order: Order, config: Config | None) -> int:
     return 0 if report.verdict != "FAIL" else 1
 
 
-def _folder(order: Order, root: bytes | None, revocations: Revocations, expected: frozenset[str], line: Line) -> Report:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the auditor has besides the documents."""
+
+    revocations: Revocations
+    expected: frozenset[str]
+    second: Second | None
+
+
+def _folder(order: Order, root: bytes | None, means: Means, line: Line) -> Report:
     folder = order.folder
     if folder is None or not folder.is_dir():
         raise NotVerifiable(f"{folder} is not a folder. Nothing was checked.")
-    alone = not order.receipts and not expected and order.since == 1
+    alone = not order.receipts and not means.expected and order.since == 1
     if any(folder.glob("manifest-*.dsse.json")) and alone:
-        return bundle.verify(folder, root, line.bytes, revocations=revocations)
+        return bundle.verify(folder, root, line.bytes, revocations=means.revocations, second=means.second)
     if next(history.walk(folder), None) is None:
         raise NotVerifiable(f"{folder} holds no exported session: there is no manifest in it. Nothing was checked.")
-    told = Told(expected=expected, since=order.since)
-    return history.verify(folder, root, line.bytes, more=order.receipts, revocations=revocations, told=told)
+    told = Told(expected=means.expected, since=order.since)
+    return history.verify(folder, root, line.bytes, more=order.receipts, revocations=means.revocations, told=told, second=means.second)
 
 
-def _store(order: Order, config: Config, root: bytes | None, revocations: Revocations, expected: frozenset[str], line: Line) -> Report:
+def _store(order: Order, config: Config, root: bytes | None, means: Means, line: Line) -> Report:
     from edge import storecheck
     from edge.storage.look import NoStore
     try:
         return storecheck.check(config.paths.state / "edge.db", config.paths.footage, root or b"", order.store or None, line.bytes,
-                                revocations=revocations, expected=expected)
+                                revocations=means.revocations, expected=means.expected, second=means.second)
     except NoStore as error:
         raise NotVerifiable(str(error)) from error
 
@@ -107,6 +118,14 @@ def _revocations(paths: tuple[Path, ...], root: bytes | None, folder: Path | Non
         return read_lists((path.read_bytes() for path in paths), trusted)
     except ValueError as error:
         raise NotVerifiable(f"the revocation list cannot be used: {error}. Nothing was checked.") from error
+
+
+def _second(order: Order) -> Second | None:
+    if order.sm2_root is None:
+        return None
+    if not order.sm2_distid:
+        raise NotVerifiable("--sm2-root needs --sm2-distid: the id that the authority has assigned. Nothing was checked.")
+    return Second(order.sm2_root.read_bytes(), order.sm2_distid)
 
 
 def _expected(path: Path | None) -> frozenset[str]:

@@ -31,7 +31,7 @@ from edge.evidence.fault import Fault
 from edge.evidence.files import Place, Progress
 from edge.evidence.keys import Role
 from edge.evidence.manifest import ABSENT
-from edge.evidence.report import Findings
+from edge.evidence.report import Findings, Second
 from edge.evidence.report import Report as Report  # what `verify` gives: callers know it from here
 from edge.evidence.revocation import NONE, Revocations
 from edge.sessions.events import Recorded, SegmentStored
@@ -135,8 +135,8 @@ class _Folder(Findings):
 
     __slots__ = ("folder",)
 
-    def __init__(self, folder: Path, revocations: Revocations) -> None:
-        super().__init__(b"", revocations)
+    def __init__(self, folder: Path, revocations: Revocations, second: Second | None) -> None:
+        super().__init__(b"", revocations, second)
         self.folder = folder
 
     def read(self, name: str, payload_type: str, role: Role, moment: str, at_utc_us: int | None = None) -> Opened | None:
@@ -156,13 +156,13 @@ class _Folder(Findings):
 
 
 def verify(folder: Path, root_pem: bytes | None = None, progress: Progress | None = None, *, revocations: Revocations = NONE,
-           place: Place | None = None) -> Report:
+           place: Place | None = None, second: Second | None = None) -> Report:
     """Check an exported session in full. `root_pem`: the root to trust; without it the folder's own, whose fingerprint must then be
     compared with the published one. `progress(done, total)` in bytes of media read. Never raises for what is in the folder.
 
     `place`: where the media lie if not in the folder (a session judged in the room's own store); then nothing is said of stray files.
     """
-    found = _Folder(folder, revocations)
+    found = _Folder(folder, revocations, second)
     fingerprint_of_root = found.trust(root_pem, folder / ROOT_NAME)
     revisions = sorted(int(m[1]) for m in map(_MANIFEST_NAME.fullmatch, _names(folder)) if m)
     if not revisions:

@@ -24,7 +24,7 @@ from edge.evidence.chain import parse
 from edge.evidence.documents import Documents, Load, Manifest, Opening, Progress, Receipt, Signed
 from edge.evidence.fault import Fault
 from edge.evidence.manifest import ABSENT
-from edge.evidence.report import Findings, Report
+from edge.evidence.report import Findings, Report, Second
 from edge.evidence.revocation import NONE, Revocations
 
 SUFFIX = ".dsse.json"
@@ -43,12 +43,12 @@ class Told:
 # ---- a folder ---------------------------------------------------------------------------------------------------------
 
 def verify(folder: Path, root_pem: bytes | None = None, progress: Progress | None = None, *, more: Iterable[Path] = (),
-           revocations: Revocations = NONE, told: Told | None = None) -> Report:
+           revocations: Revocations = NONE, told: Told | None = None, second: Second | None = None) -> Report:
     """Check the history in `folder` and, with it, documents got another way (`more`: the platform's receipts). Else as `bundle.verify`.
 
     `progress(done, total)`: first documents, then bytes of footage. Never raises for what is in the folders.
     """
-    found = Findings(b"", revocations)
+    found = Findings(b"", revocations, second)
     root = found.trust(root_pem, folder / bundle.ROOT_NAME)
     if not root:
         return Report("FAIL", found.first, tuple(found.lines), findings=tuple(found.faults), sessions=0, scope="history")
@@ -63,7 +63,7 @@ def verify(folder: Path, root_pem: bytes | None = None, progress: Progress | Non
     for place in sorted({Path(each.name).parent for each in gathered.manifests}):
         if (folder / place / "segments").is_dir() or (folder / place / bundle.JOURNAL_NAME).is_file():
             footage += 1
-            one = bundle.verify(folder / place, found.root, progress, revocations=revocations)
+            one = bundle.verify(folder / place, found.root, progress, revocations=revocations, second=second)
             for fault in one.findings:
                 if str(fault) not in map(str, found.faults):
                     found.wrong(Fault(fault.word, f"{place.as_posix()}: {fault}"))

@@ -53,12 +53,21 @@ class Report:
             "findings": [{"word": each.word, "text": str(each)} for each in self.findings], "lines": list(self.lines)}
 
 
+@dataclass(frozen=True, slots=True)
+class Second:
+    """What a second signature in SM2 is judged by: the authority's SM2 root (PEM) and the id that it has assigned to this device."""
+
+    root_pem: bytes
+    distid: str
+
+
 @dataclass(slots=True)
 class Findings:
-    """Notes and faults in the order in which they are found. `root`: PEM of the root that is trusted."""
+    """Notes and faults in the order in which they are found. `root`: PEM of the root that is trusted; `second`: None: SM2 is not asked."""
 
     root: bytes
     revocations: Revocations = NONE
+    second: Second | None = None
     lines: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
@@ -102,12 +111,23 @@ class Findings:
             opened = envelope.read_envelope(data, self.root, payload_type, role, at)
             proven = at if at_utc_us is not None or role == "platform" else None
             self.revocations.judge(opened, proven)
+            if self.second is not None and role == "device":
+                self._judge_second(name, data, payload_type, at)
             return opened
         except EnvelopeError as error:
             self.wrong(f"{name}: {error}", _WORDS.get(error.word, "signature"))
         except (ValueError, OverflowError) as error:
             self.wrong(f"{name}: {error}", "signature")
         return None
+
+    def _judge_second(self, name: str, data: bytes, payload_type: str, at: int) -> None:
+        """The SM2 signature beside the first: absent or not checkable here is a note, anything but good is wrong."""
+        from edge.evidence import sm2  # it runs `openssl`, and only where somebody asks
+        said = sm2.second_signature(data, payload_type, self.second.root_pem, self.second.distid, at) if self.second else None
+        if said is not None and (said.good or said.word in ("sm2-absent", "sm2-unchecked")):
+            self.note(f"{name}: {said.word}: {said.text}")
+        elif said is not None:
+            self.wrong(f"{name}: {said.word}: {said.text}", "sm2")
 
     def verdict(self, gaps: int) -> Verdict:
         return "FAIL" if self.faults else "PASS WITH DECLARED GAPS" if gaps else "PASS"

@@ -129,6 +129,9 @@ FINDINGS: dict[str, dict[Language, str]] = {
     "store-row": {
         "zh-CN": "数据库中的录像索引与磁盘或日志不一致。",
         "en": "The index of recordings says other than the disk or the journal."},
+    "sm2": {
+        "zh-CN": "国密(SM2)第二签名不成立;第一签名单独有效,见其余结论。",
+        "en": "The second signature (SM2) does not hold. The first one stands for itself; see the rest."},
     "other": {
         "zh-CN": "发现问题,详见右侧说明。",
         "en": "Something is wrong; see the text beside."},

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import Key, SSlibKey
+from securesystemslib.signer._key import Key, SSlibKey
 
 from edge.evidence import chain, envelope, manifest
 from edge.evidence.chain import NotCanonical

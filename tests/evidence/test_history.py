@@ -20,9 +20,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from edge.clock import US
 from edge.evidence import chain, envelope, history, words
 from edge.evidence.history import Told
-from edge.evidence.report import Report
+from edge.evidence.report import Report, Second
 from edge.evidence.revocation import RevocationError, Revocations, read_lists
-from tests.evidence.career import APART_S, START, Career, session_id, wipe
+from edge.evidence.sm2 import DISTID
+from tests.evidence.career import APART_S, DEVICE, START, Career, session_id, wipe
+from tests.evidence.test_sm2 import Sm2Authority
 
 Attack = Callable[[Career, Path], object]
 GOOD: set[str] = set()
@@ -337,3 +339,22 @@ def test_every_kind_has_its_words_in_both_languages_and_the_report_tells_them(ma
     wipe(folder, 2)
     told = words.told(check(career, folder))
     assert told[0] == "FAIL" and any("编号不连续" in line for line in told) and any("numbers its sessions" in line for line in told)
+
+
+@pytest.mark.parametrize(("distid", "found"), [(DISTID, GOOD), ("8765432187654321", {"sm2"})])
+def test_a_second_signature_is_judged_where_somebody_asks(make_career: Any, tmp_path: Path, authority: Any, distid: str,
+                                                          found: set[str]) -> None:
+    """Checklist E8: absent, right and of another distinguishing id, each by its name."""
+    province = Sm2Authority(tmp_path / "sm2", False)
+    plain, signer = make_career(1), authority.signer("device", DEVICE)
+    signer.second = province.signer(DEVICE)
+    both = make_career(1, device=signer)
+    for career, name in ((plain, "plain"), (both, "both")):
+        folder = career.write(tmp_path / name)
+        assert check(career, folder).verdict == "PASS", "nobody asked"
+        report = check(career, folder, second=Second(province.root_pem, distid))
+        said = " ".join(report.lines)
+        if career is plain:
+            assert report.verdict == "PASS" and "sm2-absent" in said
+        else:
+            assert kinds(report) == found and ("sm2-good" if not found else "sm2-other-distid") in said, report.lines
