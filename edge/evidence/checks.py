@@ -60,16 +60,20 @@ MANIFEST_SHAPE: dict[str, Shape] = {
     "clock": {"require_sync": bool, "at_open": str, "states": {}, "steps": [{}]},
     "totals": {}, "retention": {"policy": str, "keep_until": str, "basis": str},
 }
-_OPTIONAL = {"amends", "amend_reason_sha256"}
+OPTIONAL: dict[str, Shape] = {
+    "amends": HEX64, "amend_reason_sha256": HEX64,
+    "impairments": [{"stream": _STREAM, "rule": str, "since_utc": UTC, "journal_seq": int}],
+}
+"""Parts that are left out where they have nothing to say."""
 
 
 def shape(document: dict[str, Any]) -> str:
     """What is amiss with the form of a manifest; empty if nothing is. Values are judged by the checks that follow."""
     if document.get("type") != MANIFEST_TYPE:
         return f"it is a {document.get('type')!r}, not a {MANIFEST_TYPE}"
-    if unknown := set(document) - set(MANIFEST_SHAPE) - _OPTIONAL:
+    if unknown := set(document) - set(MANIFEST_SHAPE) - set(OPTIONAL):
         return f"it holds parts that this verifier does not know: {', '.join(sorted(unknown))}"
-    return misfit(document, MANIFEST_SHAPE, "")
+    return misfit(document, MANIFEST_SHAPE | {key: each for key, each in OPTIONAL.items() if key in document}, "")
 
 
 def misfit(value: Any, wanted: Shape, where: str) -> str:
