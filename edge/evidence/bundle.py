@@ -189,15 +189,20 @@ def verify(folder: Path, root_pem: bytes | None = None, progress: Progress | Non
         found.wrong(problem)
     if place is None:
         _strays(found, document)
+    _by_its_own_word(found, document)
+    _claim(found, answered, revisions[-1])
+    gaps = len(document["gaps"])
+    return Report(found.verdict(gaps), found.first, tuple(found.lines), answered, fingerprint_of_root, document["session"]["id"],
+                  revisions[-1], newest.digest, len(document["segments"]), gaps, tuple(found.faults))
+
+
+def _by_its_own_word(found: Findings, document: dict[str, Any]) -> None:
+    """What the room itself says is missing, and what was recorded but is not fit to be seen or heard: no fault of the evidence."""
     for gap in document["gaps"]:
         found.note(f"declared gap: {gap['stream']} {gap['from_utc']} – {gap['to_utc']} ({checks.seconds(gap['dur_us'])}), {gap['reason']}")
     for each in document.get("impairments", ()):
         until = f" – {each['until_utc']}" if isinstance(each.get("until_utc"), str) else ", to the end"
         found.note(f"the room's own watcher: {each['stream']} {each['rule']} from {each['since_utc']}{until}")
-    _claim(found, answered, revisions[-1])
-    gaps = len(document["gaps"])
-    return Report(found.verdict(gaps), found.first, tuple(found.lines), answered, fingerprint_of_root, document["session"]["id"],
-                  revisions[-1], newest.digest, len(document["segments"]), gaps, tuple(found.faults))
 
 
 def _names(folder: Path) -> list[str]:
