@@ -159,7 +159,7 @@ def _add_key(key: argparse._SubParsersAction[argparse.ArgumentParser],
              config: Callable[[argparse.ArgumentParser, object], argparse.ArgumentParser]) -> None:
     def make(name: str, run: object, text: str) -> argparse.ArgumentParser:
         v = config(key.add_parser(name, help=text, description=text), run)
-        v.add_argument("--device", help="the device's id (default: the room's code with -E1)")
+        v.add_argument("--device", help="the device's id (default: that of the certificate in force, else the room's code with -E1)")
         return v
 
     def place(v: argparse.ArgumentParser) -> None:
@@ -463,7 +463,9 @@ def _key_init(args: argparse.Namespace) -> int:
     config = _load(args)
     if args.sm2:
         return _sm2_init(args, config)
+    from edge import keyring
     _make_and_request(args, config.in_state(config.evidence.key), _device(args, config))
+    keyring.hand_over(_key_files(config))
     print("send this request to the authority; then: edge key install --certificate … --root …", file=sys.stderr)
     return 0
 
@@ -481,6 +483,7 @@ def _key_roll(args: argparse.Namespace) -> int:
     if not files.certificate.exists():
         raise Refused("the key in force has no certificate yet: edge key install. Nothing was changed.")
     _make_and_request(args, files.next_key, _device(args, config))
+    keyring.hand_over(files)
     print("send this request to the authority; then: edge key install --certificate …. Until then the key in force goes on signing",
           file=sys.stderr)
     return 0
@@ -539,14 +542,16 @@ def _sm2_init(args: argparse.Namespace, config: Config) -> int:
 def _key_install(args: argparse.Namespace) -> int:
     from edge import keyring
     from edge.clock import SystemClock
+    from edge.evidence.signers import SignerFault
     config = _load(args)
     files = _key_files(config)
     if args.root is None and not files.root.exists():
         raise Refused("the authority's root is needed: --root. Nothing was changed.")
     try:
         word = keyring.install(files, args.certificate.read_bytes(), (args.root or files.root).read_bytes(), SystemClock().now().utc_us)
-    except ValueError as error:
+    except (ValueError, SignerFault) as error:
         raise Refused(f"{error}. Nothing was changed.") from error
+    keyring.hand_over(files)
     print({"installed": "installed; restart the room (systemctl restart edge)",
            "same": "this certificate is in force already; the root was put in place",
            "staged-renewal": "it takes over when the room starts next while no session is under way (systemctl restart edge)",
@@ -569,7 +574,9 @@ def _key_status(args: argparse.Namespace) -> int:
 
 
 def _device(args: argparse.Namespace, config: Config) -> str:
-    return args.device or f"{config.room.code}-E1"
+    """As asked for; else as the certificate in force has it: a device keeps its name."""
+    from edge.keyring import device_of
+    return args.device or device_of(_key_files(config)) or f"{config.room.code}-E1"
 
 
 def _key_files(config: Config) -> Files:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +78,14 @@ class Files:
         return path.exists() or path.with_suffix(NONE).exists()
 
 
+def device_of(files: Files) -> str | None:
+    """The device's id in the certificate in force; None if there is none, or none that can be read."""
+    try:
+        return role_of(read_certificates(files.certificate.read_bytes())[0])[1]
+    except (OSError, ValueError):
+        return None
+
+
 # ---- staging --------------------------------------------------------------------------------------------------------------
 
 def install(files: Files, chain_pem: bytes, root_pem: bytes, at_utc_us: int) -> str:
@@ -115,6 +124,17 @@ def _whose(files: Files, chain_pem: bytes, first: bool) -> str:
         if key.exists() and open_key(key).public_key() == leaf.public_key():
             return word
     raise Unfit("it belongs to no key of this machine, neither the one in force nor the one that is to follow it")
+
+
+def hand_over(files: Files) -> None:
+    """What root has just made belongs to whom the folder belongs to: the room must be able to move it, and root made it only because
+    systemd-creds asks for root. Nothing to do for anybody else."""
+    if os.geteuid() != 0:
+        return
+    for path in (files.key, files.certificate, files.root, files.next_key, files.next_certificate):
+        if path.exists():
+            folder = path.parent.stat()
+            os.chown(path, folder.st_uid, folder.st_gid)
 
 
 def withdraw(files: Files) -> bool:
@@ -251,8 +271,9 @@ def days_until(until_utc_us: int, now_utc_us: int) -> int:
 
 async def watch(room: Room, signer: DeviceSigner, facts: RoomFacts) -> None:
     """Says in time that the certificate ends: a fact at each of WARN_DAYS. A clock that nobody disciplines proves no date."""
+    chains = [signer.chain_pem, *([signer.second.chain_pem] if signer.second is not None else [])]
     while True:
-        await look(room, ends(signer.chain_pem), facts.cert_sha256)
+        await look(room, min(map(ends, chains)), facts.cert_sha256)
         await room.clock.sleep(LOOK_S)
 
 

@@ -108,17 +108,24 @@ def test_a_key_on_a_token(desk: Desk, token: Token) -> None:
     token.unplug()
     shown = desk.key("status")
     assert shown.returncode == 1 and "do not go together now" in shown.stdout and "Traceback" not in shown.stderr
+    refused(desk.key("csr"), "pkcs11-tool did not do it")
+    renewed = desk.authority.issue_device(request.encode())
+    (desk.config.parent / "renewed.pem").write_bytes(renewed)
+    refused(desk.key("install", "--certificate", str(desk.config.parent / "renewed.pem")), "pkcs11-tool did not do it")
 
 
 @needs_credentials
 def test_a_key_as_a_credential_and_the_one_that_follows(tmp_path: Path) -> None:
     desk = Desk(tmp_path, '\n[evidence]\nkey = "device-key.cred"\n')
+    desk.state.mkdir(parents=True)
+    os.chown(desk.state, 4711, 4712)                    # the room's user
     request = good(desk.key("init", "--place", "credential"))
     good(desk.key("install", "--certificate", str(desk.issued(request)), "--root", str(desk.root)))
     following = good(desk.key("roll", "--place", "credential"))
     good(desk.key("install", "--certificate", str(desk.issued(following))))
     assert {path.name for path in desk.state.iterdir()} == {"device-key.cred", "device.pem", "next-device-key.cred", "next-device.pem",
                                                             "root.pem"}
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in desk.state.iterdir()} == {(4711, 4712)}, "root makes it for the room"
     # its name inside is the one that it will have
     (desk.state / "next-device-key.cred").rename(desk.state / "device-key.cred")
     (desk.state / "next-device.pem").rename(desk.state / "device.pem")

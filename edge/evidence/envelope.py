@@ -50,6 +50,10 @@ class EnvelopeError(ValueError):
 class Second(Protocol):
     """Whatever makes a further signature over the same bytes (`sm2`)."""
 
+    @property
+    def chain_pem(self) -> str:
+        """Its certificate, then its intermediates, PEM."""
+
     def entry(self, pae: bytes) -> dict[str, Any] | None:
         """One more entry of `signatures`; None if it cannot be made now, because the first never waits for it."""
 

@@ -120,7 +120,8 @@ class TokenKey:
     """A key on a PKCS#11 token, named by a URI in the file: token (its label), id, and as query `module-path` (the maker's library) and
     `pin-source` (a file with the PIN). ValueError in plain words if one is missing.
 
-    By its id, never by `object`: pkcs11-tool signs with the token's first key when it is given a label only."""
+    By its id, never by `object`: pkcs11-tool signs with the token's first key when it is given a label only. A PIN that was refused is not
+    tried again until the file holds another: tokens lock themselves after a few wrong ones."""
 
     place: Place = "pkcs11"
 
@@ -131,6 +132,7 @@ class TokenKey:
             raise ValueError(f"the pkcs11: address in {path} lacks {', '.join(sorted(lacking))}")
         self._token, self._id = attributes["token"], attributes["id"]
         self._module, self._pin = attributes["module-path"], Path(attributes["pin-source"].removeprefix("file:"))
+        self._refused: Mapping[str, str] | None = None
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
         der = _run(self._tool("--read-object", "--type", "pubkey", "--id", self._id, "--output-file", "/dev/stdout"), b"")
@@ -140,7 +142,15 @@ class TokenKey:
         # the bare mechanism, which every token has: SoftHSM and many others cannot hash
         command = self._tool("--login", "--pin", "env:EDGE_TOKEN_PIN", "--sign", "--mechanism", "ECDSA", "--signature-format", "openssl",
                              "--id", self._id)
-        return _run(command, digest, environment=_pin(self._pin))
+        pin = _pin(self._pin)
+        if pin == self._refused:
+            raise SignerFault("key-refused", f"the token refused the PIN in {self._pin}; it is not tried again, so that the token does not "
+                              "lock itself. Put the right one there")
+        try:
+            return _run(command, digest, environment=pin)
+        except SignerFault as fault:
+            self._refused = pin if "CKR_PIN" in str(fault) else None
+            raise
 
     def _tool(self, *words: str) -> tuple[str, ...]:
         return ("pkcs11-tool", "--module", self._module, "--token-label", self._token, *words)

@@ -13,7 +13,7 @@ import base64
 import logging
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
 from edge.evidence.chain import NotCanonical, parse
-from edge.evidence.envelope import pre_authentication
+from edge.evidence.envelope import RECEIPT, ROSTER, pre_authentication
 from edge.evidence.keys import RoleError, fingerprint, leaf_names, read_certificates
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,10 @@ class Sm2Signer:
                 raise ValueError(f"{certificate} is not the certificate of the SM2 key in {key}")
         except Sm2Fault as fault:
             raise ValueError(f"the SM2 key {key} cannot be used: {fault}") from fault
+
+    @property
+    def chain_pem(self) -> str:
+        return self._chain_pem
 
     def entry(self, pae: bytes) -> dict[str, Any] | None:
         """As `envelope.Second`: 15 ms."""
@@ -101,6 +105,23 @@ class Verdict:
     @property
     def good(self) -> bool:
         return self.word == "sm2-good"
+
+
+def judge_folder(folder: Path, root_pem: bytes, distid: str, moment: Callable[[str], int | None] = lambda name: None) -> list[
+        tuple[str, Verdict]]:
+    """The SM2 verdict of each device's document below `folder` (`*.dsse.json`, receipts and rosters left out), by its path there.
+
+    `moment`: when the platform had the document of that path (UTC µs), by its verified receipt; None where there is none."""
+    found = []
+    for path in sorted(each for each in folder.rglob("*.dsse.json") if each.is_file() and not each.is_symlink()):
+        name, data = path.relative_to(folder).as_posix(), path.read_bytes()
+        try:
+            kind = str(parse(data)["payloadType"])
+        except (NotCanonical, KeyError, TypeError):
+            kind = ""
+        if kind not in (RECEIPT, ROSTER):
+            found.append((name, second_signature(data, kind, root_pem, distid, moment(name))))
+    return found
 
 
 def second_signature(data: bytes, payload_type: str, root_pem: bytes, distid: str, at_utc_us: int | None = None) -> Verdict:

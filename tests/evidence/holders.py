@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ class Token:
 
 
 class Tpm:
-    """A software TPM on two ports; its state lies in `folder`."""
+    """A software TPM on two ports; its state lies in `folder`. OSError if somebody was quicker to take the ports."""
 
     def __init__(self, folder: Path, port: int) -> None:
         folder.mkdir()
@@ -64,8 +65,10 @@ class Tpm:
         while True:                                 # it takes one connection at a time: asked on the control port
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port + 1)) == 0:
-                    break
-            assert time.monotonic() < deadline and self.process.poll() is None, "swtpm did not start"
+                    return
+            if self.process.poll() is not None:
+                raise OSError("swtpm ended")
+            assert time.monotonic() < deadline, "swtpm did not start"
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -93,14 +96,17 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Token:
 
 @pytest.fixture
 def tpms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Tpm]]:
-    port = two_free_ports()
     running: list[Tpm] = []
-    monkeypatch.setenv("TPM2OPENSSL_TCTI", f"swtpm:host=127.0.0.1,port={port}")
 
     def start() -> Tpm:
-        tpm = Tpm(tmp_path / f"tpm-{len(running)}", port)
-        running.append(tpm)
-        return tpm
+        for number in range(5):
+            port = two_free_ports()
+            monkeypatch.setenv("TPM2OPENSSL_TCTI", f"swtpm:host=127.0.0.1,port={port}")
+            with suppress(OSError):
+                running.append(Tpm(tmp_path / f"tpm-{len(running)}-{number}", port))
+                return running[-1]
+        raise AssertionError("swtpm does not start")
+
     yield start
     for each in running:
         each.stop()

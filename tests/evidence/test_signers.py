@@ -4,14 +4,18 @@ signs, and `openssl` says whether the signature holds; then the token is pulled 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edge.evidence import chain, envelope, keys, signers
 from edge.evidence.signers import Borrowed, SignerFault, make_key, open_key, open_signer, parse_uri
@@ -85,7 +89,7 @@ def test_a_token_that_is_pulled_out_is_a_fault_and_no_more(tmp_path: Path, autho
 
 
 @needs_token
-def test_what_else_a_token_may_say(tmp_path: Path, authority: Any, token: Token) -> None:
+def test_what_else_a_token_may_say(tmp_path: Path, authority: Any, token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "device.key"
     key = token.make(path)
     certificate = certified(tmp_path, key, authority)
@@ -93,6 +97,18 @@ def test_what_else_a_token_may_say(tmp_path: Path, authority: Any, token: Token)
     with pytest.raises(SignerFault, match="CKR_PIN_INCORRECT") as caught:
         open_signer(path, certificate).sign(b"document")
     assert "9999" not in str(caught.value)
+    tries, tools = tmp_path / "tries", tmp_path / "bin"
+    tools.mkdir()
+    (tools / "pkcs11-tool").write_text(f'#!/bin/sh\necho try >>{tries}\nexec {shutil.which("pkcs11-tool")} "$@"\n', encoding="ascii")
+    (tools / "pkcs11-tool").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    signer = open_signer(path, certificate)
+    for _ in range(3):
+        with pytest.raises(SignerFault):
+            signer.sign(b"document")
+    assert tries.read_text(encoding="ascii") == "try\n", "a PIN that was refused is not tried until the token locks itself"
+    token.pin.write_text("1234", encoding="ascii")
+    assert signer.sign(b"document"), "another PIN is tried at once"
     token.pin.unlink()
     with pytest.raises(SignerFault, match="PIN cannot be read"):
         open_signer(path, certificate).sign(b"document")
@@ -178,6 +194,25 @@ def test_a_driver_that_fails_is_told_apart(tmp_path: Path, authority: Any, monke
 def test_an_address_that_is_none(text: str) -> None:
     with pytest.raises(ValueError, match=r"no pkcs11: address|without a value, or twice"):
         parse_uri(text)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z][a-z-]{0,10}", fullmatch=True).filter(lambda name: name != "id"), st.text(max_size=20),
+                       min_size=1, max_size=6), st.integers(0, 6))
+def test_an_address_reads_back_as_it_was_written(attributes: dict[str, str], split: int) -> None:
+    parts = [f"{name}={quote(value, safe='')}" for name, value in attributes.items()]
+    text = "pkcs11:" + ";".join(parts[:split]) + ("?" + "&".join(parts[split:]) if parts[split:] else "")
+    assert parse_uri(text) == attributes
+
+
+@given(st.binary(max_size=300))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_lies_at_the_keys_place_is_a_key_or_is_refused_in_words(tmp_path: Path, data: bytes) -> None:
+    for content, place in ((data, "tpm2"), (b"pkcs11:" + data, "pkcs11")):
+        (tmp_path / "device.key").write_bytes(content)
+        try:
+            assert open_key(tmp_path / "device.key").place == place     # what only its holder can judge
+        except ValueError as error:
+            assert any(word in str(error) for word in ("private key", "P-256", "pkcs11:"))
 
 
 def test_an_address_that_lacks_something(tmp_path: Path) -> None:

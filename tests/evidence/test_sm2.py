@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.evidence import envelope, keys, signers, sm2
 from edge.evidence.sm2 import DISTID, Sm2Signer, second_signature
@@ -172,3 +174,31 @@ def test_a_signer_that_does_not_fit_is_refused_at_once(tmp_path: Path, make_sm2:
         Sm2Signer(province.folder / "D-2.key", chain, DISTID)
     with pytest.raises(ValueError, match="cannot be used"):
         Sm2Signer(chain, chain, DISTID)
+
+
+NAMES = st.sampled_from(["payload", "signatures", "cert", "sig", "distid", "alg"])
+ANYTHING = st.recursive(st.none() | st.text(max_size=8) | st.integers(),
+                        lambda each: st.lists(each, max_size=3) | st.dictionaries(NAMES, each, max_size=4))
+
+
+@given(st.binary(max_size=200) | ANYTHING.map(lambda value: json.dumps(value).encode()))
+def test_whatever_comes_gets_a_verdict(data: bytes) -> None:
+    assert second_signature(data, envelope.SESSION_OPEN, b"no root", DISTID).word in ("sm2-wrong", "sm2-absent")
+
+
+def test_a_whole_folder(tmp_path: Path, authority: Any, make_sm2: Callable[[bool], Sm2Authority]) -> None:
+    province, folder = make_sm2(False), tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    data = sealed(tmp_path, authority, province.signer())
+    (folder / "session-open.dsse.json").write_bytes(data)
+    (folder / "below" / "manifest-1.dsse.json").write_bytes(sealed(tmp_path, authority, None))
+    (folder / "receipt-1.dsse.json").write_bytes(envelope.seal(envelope.RECEIPT, PAYLOAD, authority.signer("platform", "province")))
+    (folder / "broken.dsse.json").write_bytes(b"{")
+    asked: list[str] = []
+
+    def moment(name: str) -> int | None:
+        asked.append(name)
+        return THEN_US
+    found = {name: verdict.word for name, verdict in sm2.judge_folder(folder, province.root_pem, DISTID, moment)}
+    assert found == {"session-open.dsse.json": "sm2-good", "below/manifest-1.dsse.json": "sm2-absent", "broken.dsse.json": "sm2-wrong"}
+    assert sorted(asked) == sorted(found)
