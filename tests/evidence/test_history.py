@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge.clock import US
 from edge.evidence import chain, envelope, history, words
@@ -24,6 +26,7 @@ from edge.evidence.report import Report, Second
 from edge.evidence.revocation import RevocationError, Revocations, read_lists
 from edge.evidence.sm2 import DISTID
 from tests.evidence.career import APART_S, DEVICE, START, Career, session_id, wipe
+from tests.evidence.conftest import TestAuthority
 from tests.evidence.test_sm2 import Sm2Authority
 
 Attack = Callable[[Career, Path], object]
@@ -358,3 +361,63 @@ def test_a_second_signature_is_judged_where_somebody_asks(make_career: Any, tmp_
             assert report.verdict == "PASS" and "sm2-absent" in said
         else:
             assert kinds(report) == found and ("sm2-good" if not found else "sm2-other-distid") in said, report.lines
+
+
+def test_a_session_that_was_amended_is_part_of_a_history(make_exam: Any, tmp_path: Path) -> None:
+    exam = make_exam(late=True)
+    folder = tmp_path / "history"
+    exam.export(folder / "one")
+    report = history.verify(folder, exam.authority.root_pem, told=Told(since=7))
+    assert (report.verdict, report.revision, report.sessions, report.segments) == ("PASS", 2, 1, 10), report.lines
+    (folder / "one" / "manifest-1.dsse.json").unlink()
+    assert {"revision", "missing-vs-receipt"} <= kinds(history.verify(folder, exam.authority.root_pem, told=Told(since=7)))
+
+
+def test_a_revision_that_leaves_something_out_is_found_among_many(make_exam: Any, tmp_path: Path) -> None:
+    exam = make_exam(late=True, online=False)
+    folder = tmp_path / "history"
+    exam.export(folder / "one")
+    exam.resign(folder / "one", lambda document: document["segments"].pop(0), revision=2)
+    report = history.verify(folder, exam.authority.root_pem, told=Told(since=7))
+    assert {"revision", "manifest"} <= kinds(report) and any("left out or changed segment" in text for text in report.findings)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Career, Path, Path]:
+    """A history of two sessions and a checkpoint, and the platform's receipts beside it."""
+    place = tmp_path_factory.mktemp("whole")
+    (place / "authority").mkdir()
+    career = Career(place / "footage", TestAuthority(place / "authority"), 2)
+    career.checkpoint()
+    return career, career.write(place / "history"), career.receipts(place / "platform")
+
+
+PROVES_NOTHING = ("VERIFY.md", "root.pem", "SHA256SUMS")
+
+
+@settings(max_examples=60, deadline=None)
+@given(pick=st.integers(0, 10_000), place=st.integers(0, 100_000), flip=st.integers(0, 255))
+def test_nothing_is_taken_out_and_no_byte_changed_without_a_finding(whole: tuple[Career, Path, Path], pick: int, place: int,
+                                                                    flip: int) -> None:
+    """Whatever file is removed (`flip` 0) or changed by a byte: with the platform's receipts there is a finding, and never an exception."""
+    career, folder, platform = whole
+    names = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in PROVES_NOTHING)
+    path = names[pick % len(names)]
+    honest = path.read_bytes()
+    data = bytearray(honest)
+    data[place % len(data)] ^= flip
+    path.unlink()
+    try:
+        if flip:
+            path.write_bytes(data)
+        report = history.verify(folder, career.authority.root_pem, more=[platform])
+    finally:
+        path.write_bytes(honest)
+    if report.verdict == "FAIL":
+        return
+    if not flip:        # a receipt of which the platform has shown its own copy need not lie here
+        assert path.name.startswith("receipt"), f"{path.relative_to(folder)} is gone, and nobody missed it"
+        return
+    outer, was = json.loads(bytes(data)), json.loads(honest)        # keyid, which decides nothing, or a line's end in a PEM
+    assert (outer["payload"], outer["payloadType"], outer["signatures"][0]["sig"]) == (
+        was["payload"], was["payloadType"], was["signatures"][0]["sig"])
