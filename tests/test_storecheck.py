@@ -118,6 +118,7 @@ def test_one_session_of_it(career: Career, state: Path) -> None:
     (["UPDATE event SET body = replace(body, 'rotated', 'stopped') WHERE seq = (SELECT max(seq) FROM event WHERE kind = 'SegmentStored')"],
      {"store-journal", "journal", "store-row"}),
     (["UPDATE event SET utc_us = utc_us + 1 WHERE seq = 2"], {"store-journal", "journal"}),
+    (["UPDATE event SET body = '{' WHERE kind = 'OpenSigned' AND session LIKE '%-01'"], {"store-journal", "missing-document"}),
     (["DELETE FROM event WHERE seq = 5"], {"store-journal", "journal", "missing-document"}),
     (["UPDATE event SET hash = printf('%064d', 0) WHERE seq = 9"], {"store-journal", "journal"}),
     (["UPDATE segment SET sha256 = printf('%064d', 0) WHERE seq = 10"], {"store-row"}),

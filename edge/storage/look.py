@@ -63,8 +63,15 @@ class Look:
             yield from (tuple(row) for row in page)
             after = page[-1][0]
 
-    def count_rows(self) -> int:
-        return int(self._ask("SELECT count(*) FROM event")[0][0])
+    def last_row(self) -> int:
+        """The number of the journal's last row; 0 if it has none."""
+        return int(self._ask("SELECT coalesce(max(seq), 0) FROM event")[0][0])
+
+    def of_kinds(self, *kinds: str) -> list[tuple[int, str | None, str, str]]:
+        """seq, session, kind and body of every row of these kinds, in order."""
+        marks = ",".join("?" * len(kinds))
+        return [tuple(row) for row in self._ask(f"SELECT seq, session, kind, body FROM event WHERE kind IN ({marks}) ORDER BY seq",  # noqa: S608
+                                                *kinds)]
 
     def of_session(self, session: str) -> list[e.Recorded]:
         """All facts of one session, in order. ValueError if a row is none."""
