@@ -76,6 +76,9 @@ class Means:
 
 def _folder(order: Order, root: bytes | None, means: Means, line: Line) -> Report:
     folder = order.folder
+    if folder is not None and folder.is_file():
+        raise NotVerifiable(f"{folder} is a file. Unpack it first (unzip -d NEW-FOLDER {folder.name}), then name the folder. "
+                            "Nothing was checked.")
     if folder is None or not folder.is_dir():
         raise NotVerifiable(f"{folder} is not a folder. Nothing was checked.")
     alone = not order.receipts and not means.expected and order.since == 1

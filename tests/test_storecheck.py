@@ -202,7 +202,8 @@ def test_the_command_on_one_session(career: Career, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    ([], "name a folder to check"), (["nowhere"], "is not a folder"), (["{empty}"], "holds no exported session"),
+    ([], "name a folder to check"), (["{rubbish}"], "is a file. Unpack it first"),
+    (["nowhere"], "is not a folder"), (["{empty}"], "holds no exported session"),
     (["{empty}", "--root", "{rubbish}"], "holds no certificate"),
     (["{history}", "--schedule", "{rubbish}"], "is none. Nothing was checked"),
     (["{history}", "--crl", "{rubbish}"], "needs the authority's"),
