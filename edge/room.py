@@ -49,6 +49,7 @@ ON_TIME_US = 5 * 60 * US        # R27: a start further from the plan needs a rea
 DEFAULT_KBPS = 4096             # for the reservation, where a stream has not yet told its rate
 SOUND_OLD_US = 5 * US           # a level of older sound is no level
 LOCAL = ZoneInfo("Asia/Shanghai")
+OVER = frozenset({State.CLOSING, State.SEALING, State.SEALED, State.CANCELLED})     # sessions to which nobody can be sent any more
 
 
 class Refusal(Exception):
@@ -235,7 +236,7 @@ class Room:
         """How things stand at the door at this moment."""
         today, here = self.local_date(at.utc_us), session.id if session else ""
         others = {s.id: self.rosters[s.id] for s in sorted(self.state.sessions.values(), key=lambda s: s.plan.scheduled_start_us)
-                  if s.id in self.rosters and s.id != here and self._is_today(s.id, today)}
+                  if s.id in self.rosters and s.id != here and self._is_today(s.id, today) and s.state not in OVER}
         coming = {s: r for s, r in others.items() if self.state.sessions[s].state in (State.PLANNED, State.PREFLIGHT)}
         return door.Doorway(session, self.rosters.get(here), others, coming, today, session is not None and self._too_late(session, at), at)
 
@@ -603,6 +604,7 @@ class Room:
             found = self.preflight(session_id)
             if found.result is Result.NOT_READY:
                 raise Refusal("preflight-red", items=", ".join(found.red))
+            self.last_verdict = None            # what was said before the doors opened is no longer so
             await self._do(e.CheckinOpened(
                 at=self.clock.now(), session=session_id, by=by, session_seq=self.state.opened_total + 1,
                 streams=dict(self.instruments.streams), readings={i.key: str(i.light) for i in found.items},
@@ -670,9 +672,9 @@ class Room:
             if absent and not absences_confirmed:
                 raise Refusal("absences-unconfirmed", count=len(absent))
             regular = session.ended is not None and session.ended.outcome == "completed"
+            family = "class-seal" if session.plan.session_kind == "training_class" else "seal"
             await self._do(e.SealOrdered(at=self.clock.now(), session=session_id, by=by, second=second,
-                                         statement="seal.statement" if regular else "seal.statement-aborted",
-                                         absent=absent))
+                                         statement=f"{family}.statement" if regular else f"{family}.statement-aborted", absent=absent))
 
     async def cancel(self, session_id: str, by: str, pin: str, reason: str) -> None:
         """Call a session off before the doors open. Afterwards use `end_exam`."""

@@ -144,6 +144,12 @@ def _reader(room: Room, t: Say, w: Say) -> Device:
     return Device("reader", BAD, t("strip.reader-lost", reason=w("reason", status.last_fault or "unknown")))
 
 
+def reader_fault(room: Room) -> str:
+    """Why no card can be read; empty while the reader answers or is only starting."""
+    status = room.instruments.reader()
+    return "" if status.state in ("ok", "starting") else status.last_fault or "unknown"
+
+
 def _streams(wall: Sequence[Tile], t: Say, w: Say) -> list[Device]:
     return [_pictures([tile for tile in wall if tile.picture], t, w), _sound(wall, t, w)]
 
@@ -339,12 +345,12 @@ def shown(room: Room, verdict: DoorVerdict | None) -> dict[str, Any]:
     session = room.state.sessions.get(verdict.session or "") if verdict else None
     late = attendance.late_min(session, verdict.at) if verdict and session and attendance.is_class(session) else 0
     if verdict is None:
-        return {"verdict_light": "", "verdict_sound": "", "verdict_late": 0, "verdict_card": ""}
+        return {"verdict_light": "", "verdict_sound": "", "verdict_late": 0, "verdict_card": "", "verdict_running": False}
     live = room.state.sessions.get(room.state.live or "")
     quiet = live is not None and live.state is State.RUNNING
     card = hashlib.sha256(verdict.subject.encode()).hexdigest()[:8] if verdict.subject else ""
     return {"verdict_light": light_of(verdict, session, late), "verdict_sound": "" if quiet else SOUND.get(verdict.code, "error"),
-            "verdict_late": late, "verdict_card": card}
+            "verdict_late": late, "verdict_card": card, "verdict_running": quiet and not attendance.is_class(session)}
 
 
 def light_of(verdict: DoorVerdict, session: Session | None, late_min: int) -> str:

@@ -124,6 +124,10 @@ def test_what_the_design_rests_on(name: str) -> None:
     assert "ProcSubset" not in unit  # would hide the boot id
 
 
+def test_a_helper_that_runs_out_of_memory_is_not_the_rooms_end() -> None:
+    assert settings("edge.service")["OOMPolicy"] == ["continue"]  # tried in test_memory_vm.py
+
+
 def test_each_sees_only_its_devices() -> None:
     recorder, room = (set(settings(name)["DeviceAllow"]) for name in NAMES)
     assert recorder == {"char-video4linux rw", "char-alsa rw"}
