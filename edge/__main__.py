@@ -101,15 +101,26 @@ def parser() -> argparse.ArgumentParser:
     v = add("export", _export, "write a session for an auditor: footage, manifest, receipts, certificates, VERIFY.md", config=True)
     v.add_argument("session", help="the session's id")
     v.add_argument("--to", type=Path, required=True, help="a new or empty folder")
-    v = add("verify", _verify, "check an exported session: PASS, PASS WITH DECLARED GAPS or FAIL; needs no room and no network")
-    v.add_argument("folder", type=Path)
-    v.add_argument("--root", type=Path, help="the authority's root certificate, got another way than with the export")
-    v.add_argument("--json", action="store_true", help="the report as one JSON object")
+    _add_verify(add("verify", _verify, "check an exported session, a device's whole history or the room's own store: "
+                    "PASS, PASS WITH DECLARED GAPS or FAIL; needs no room and no network", config=True))
     _add_keeping(verbs)
     _add_doctor(verbs)
     _add_sims(verbs)
     add("config", _config, "print every configuration key, its default and its meaning")
     return top
+
+
+def _add_verify(v: argparse.ArgumentParser) -> None:
+    v.add_argument("folder", type=Path, nargs="?", help="an exported session, or a folder of many documents: a device's history")
+    v.add_argument("--root", type=Path, help="the authority's root certificate, got another way than with the export")
+    v.add_argument("--receipts", type=Path, action="append", default=[], metavar="FOLDER", help="of a history: the platform's own receipts")
+    v.add_argument("--schedule", type=Path, help="of a history: a file with the ids of the sessions that the exam schedule has, one a line")
+    v.add_argument("--since", type=int, default=1, metavar="N", help="of a history: the first session's number (default 1)")
+    v.add_argument("--crl", type=Path, action="append", default=[], help="a revocation list of the authority (PEM or DER)")
+    v.add_argument("--sm2-root", type=Path, help="judge second signatures in SM2, too: the authority's SM2 root (PEM); needs openssl 3")
+    v.add_argument("--sm2-distid", default="", metavar="ID", help="with --sm2-root: the distinguishing id that the authority has assigned")
+    v.add_argument("--store", nargs="?", const="", metavar="SESSION", help="check the room's own store instead, or one session of it")
+    v.add_argument("--json", action="store_true", help="the report as one JSON object")
 
 
 def _add_keeping(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -321,30 +332,17 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from edge.evidence import bundle
-    from edge.evidence.keys import read_certificates
-    if not args.folder.is_dir():
-        raise Refused(f"{args.folder} is not a folder")
-    if not any(args.folder.glob("manifest-*.dsse.json")):
-        raise Refused(f"{args.folder} holds no exported session: there is no manifest in it")
-    root = args.root.read_bytes() if args.root else None
+    from edge import verifying
+    if (args.store is None) == (args.folder is None):
+        raise Refused("name a folder to check, or --store for this room's own store. Nothing was checked.")
+    config = _load(args) if args.store is not None else None
+    if args.store:
+        _must_be_session(args.store)
     try:
-        if root is not None:
-            read_certificates(root)
-    except ValueError as error:
-        raise Refused(f"{args.root} holds no certificate (PEM)") from error
-    report = bundle.verify(args.folder, root, progress=_progress)
-    if args.json:
-        print(json.dumps({"verdict": report.verdict, "first": report.first, "lines": list(report.lines)}, ensure_ascii=False))
-    else:
-        print("\n".join(report.lines))
-        print(f"{report.verdict}: {report.first}" if report.first else report.verdict)
-    return 0 if report.verdict != "FAIL" else 1
-
-
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty() and total:
-        print(f"\r{done * 100 // total:3d} %", end="" if done < total else "\n", file=sys.stderr, flush=True)
+        return verifying.run(verifying.Order(args.folder, args.root, tuple(args.receipts), args.schedule, args.since, tuple(args.crl),
+                                             args.store, args.json, args.sm2_root, args.sm2_distid), config)
+    except verifying.NotVerifiable as error:
+        raise Refused(str(error)) from error
 
 
 # ---- staff, keys, storage ---------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from edge.capture.control import RecorderControl, read_status, read_watch
 from edge.capture.intake import NOTE_WAIT_S, AlarmWatch, Intake, StreamWatch
 from edge.capture.still import still
 from edge.capture.storage_id import StorageRefused, check_storage, pinned
+from edge.checkpoints import Checkpoints
 from edge.clock import SystemClock, boot_id
 from edge.config import Config
 from edge.evidence import bundle, chain
@@ -157,7 +158,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("courier", courier.run), ("nudge", partial(followers.outbox, room, courier)), ("timetable", timetable.run),
         ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run),
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
-        ("certificate", partial(keyring.watch, room, signer, facts)),
+        ("certificate", partial(keyring.watch, room, signer, facts)), ("checkpoints", Checkpoints(room, signer, facts).run),
         *((("faces", advice.run),) if advice is not None else ()),
     ), hand_out)
 

@@ -175,6 +175,14 @@ class SignerBack(Event):
     """The device's key signs again."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSigned(Event):
+    """The device signed how it stands, and the document is on its way. `journal_seq`: the row up to which it speaks."""
+
+    digest: str                     # of its payload
+    journal_seq: int
+
+
 # ---- before the doors open --------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True, slots=True, kw_only=True)

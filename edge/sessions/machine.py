@@ -494,7 +494,8 @@ def _device_fact(state: RoomState, event: e.Event) -> RoomState:
             return replace(state, clock_steps=(*state.clock_steps, event)[-100:])
         case e.StreamImpaired() | e.StreamRestored() | e.PlaybackProbed():
             return _watched(state, event)
-        case e.AdmissionRefused() | e.IdleFootageExpired():
+        case (e.AdmissionRefused() | e.IdleFootageExpired() | e.CheckpointSigned() | e.ReceiptVerified(answers="device-checkpoint")
+              | e.ReceiptRefused(answers="device-checkpoint")):
             return state
         case e.KeyRolled() | e.KeyReplaced() | e.CertificateExpiring() | e.SignerLost() | e.SignerBack():
             return _key_fact(state, event)

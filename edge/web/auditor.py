@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from edge.evidence import words
 from edge.room import Refusal
 from edge.sessions.machine import Session
 from edge.web import attendance, views
@@ -77,10 +78,11 @@ def dossier(request: Request, session_id: str) -> Response:
 async def verify(request: Request, session_id: str) -> Response:
     """Check signatures, digests and the timeline; may take minutes for a long session."""
     web = web_of(request)
-    session = session_of(web, session_id)
+    session, language = session_of(web, session_id), words.language(language_of(request))
     report = await web.desk.verify(session_id)
     facts: dict[str, Any] = {"verdict": report.verdict, "first": report.first, "lines": list(report.lines),
-                             "light": _VERDICT_LIGHT.get(report.verdict, views.BAD)}
+                             "light": _VERDICT_LIGHT.get(report.verdict, views.BAD), "means": list(words.sentences(report, language)),
+                             "limits": words.LIMITS[report.had_receipts][language]}
     if is_htmx(request):
         return page(request, "verified.html", **facts)
     return page(request, "verified-page.html", **facts_of(web, session), **facts)

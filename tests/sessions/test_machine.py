@@ -24,7 +24,7 @@ AT = Stamp(1_795_672_800_000_000, 5_000_000_000, "boot-1")
 STAFF = {"T001": "chief", "T002": "proctor", "T003": "proctor"}
 DEVICE_KINDS = {e.DaemonStarted, e.ClockStepped, e.ReaderLost, e.ReaderBack, e.StreamLost, e.StreamBack, e.PlatformLost, e.PlatformBack,
                 e.IdleFootageExpired, e.StreamImpaired, e.StreamRestored, e.PlaybackProbed}
-DEVICE_KINDS |= {e.KeyRolled, e.KeyReplaced, e.CertificateExpiring, e.SignerLost, e.SignerBack}
+DEVICE_KINDS |= {e.CheckpointSigned, e.KeyRolled, e.KeyReplaced, e.CertificateExpiring, e.SignerLost, e.SignerBack}
 RANK = {state: rank for rank, state in enumerate(State)}
 
 BODIES: dict[type[e.Event], dict[str, Any]] = {
@@ -72,6 +72,7 @@ BODIES: dict[type[e.Event], dict[str, Any]] = {
 }
 
 BODIES |= {
+    e.CheckpointSigned: {"digest": "d1", "journal_seq": 1},
     e.KeyRolled: {"digest": "d1", "old_cert_sha256": "0", "new_cert_sha256": "1", "from_session_seq": 2},
     e.KeyReplaced: {"old_cert_sha256": "0", "new_cert_sha256": "1"},
     e.CertificateExpiring: {"cert_sha256": "0", "until_utc_us": 1, "days": 30},

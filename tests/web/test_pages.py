@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from edge.clock import US
+from edge.evidence.fault import Fault
 from edge.idcheck.reader import ReaderStatus
 from edge.sessions import events as e
 from edge.sessions.machine import State
@@ -529,3 +530,17 @@ async def test_the_administrator_sees_staff_without_secrets(hall: Hall) -> None:
     async with hall.browser("Y001") as sysadmin:
         text = (await sysadmin.get("/admin")).text
         assert "SAM-000" in text and "T001" in text and "argon2" not in text and "chief-password" not in text
+
+
+@pytest.mark.parametrize(("language", "said", "limit"), [("zh-CN", "有录像文件在录制之后被改动", "仅有设备签名"),
+                                                         ("en", "A recorded file was changed", "device&#39;s signatures alone")])
+async def test_each_finding_is_explained_to_people_who_know_no_hashes(hall: Hall, language: str, said: str, limit: str) -> None:
+    await hall.to("sealed")
+    faults = tuple(Fault("altered-file", f"altered segments/front/{n:06d}.mp4") for n in range(7))
+    hall.reports.append(type(hall.reports[0])("FAIL", faults[0], tuple(faults), findings=(*faults, Fault("journal", "row 7 was changed"))))
+    async with hall.browser("A001") as auditor:
+        await auditor.post("/language", data={"to": language, "back": "/"})
+        text = (await auditor.post(f"/archive/{SESSION}/verify", data={"x": "y"})).text
+        assert said in text and limit in text and 'data-finding="journal"' in text
+        assert text.count('data-finding="altered-file"') == 1 and "segments/front/000004.mp4</code>" in text
+        assert "segments/front/000005.mp4</code>" not in text and ("另有 2 处" in text or "2 more of this kind" in text)
