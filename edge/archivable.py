@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.evidence import bundle, chain, checks
+from edge.evidence import bundle, chain
 from edge.room import Room
 from edge.sessions import events as e
 from edge.storage.catalog import StoredEnvelope
@@ -67,7 +67,7 @@ def _films(manifest: dict[str, Any], paths: Mapping[int, str], footage: Path) ->
     for entry in manifest["segments"]:
         film = footage / paths[entry["journal_seq"]]
         yield File(entry["path"], entry["sha256"], entry["bytes"], film)
-        yield File(checks.sidecar_path(entry), entry["sidecar_sha256"], None, film.with_suffix(".json"))
+        yield File(entry["path"].removesuffix(".mp4") + ".json", entry["sidecar_sha256"], None, film.with_suffix(".json"))
 
 
 def _document_name(kept: StoredEnvelope, all_kept: list[StoredEnvelope]) -> str:

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -68,12 +68,6 @@ class Rules:
 def kbps_now(room: Room, rules: Rules) -> int:
     """The cap of this moment: by whether a session is live, and the local hour. Any thread may ask."""
     return rules.kbps(datetime.fromtimestamp(room.clock.now().utc_us // US, LOCAL).hour, room.state.live is not None)
-
-
-def lock_until_us(keep_until: str) -> int:
-    """The end of the local day `YYYY-MM-DD`, UTC microseconds: the first moment at which a lawful deletion may happen."""
-    day = date.fromisoformat(keep_until) + timedelta(days=1)
-    return int(datetime(day.year, day.month, day.day, tzinfo=LOCAL).timestamp()) * US
 
 
 class Archivist:
@@ -178,7 +172,7 @@ class Archivist:
 
     def _until(self, session: Session) -> int:
         day = self._keep_until(session)
-        return lock_until_us(day) if day else 0
+        return keys.lock_until_us(day) if day else 0
 
     async def _send(self) -> bool:
         owing = self._owing()

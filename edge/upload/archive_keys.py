@@ -11,7 +11,12 @@ of an exported folder (`evidence.bundle`). Standard library only. Callers: `arch
 from __future__ import annotations
 
 import re
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
+from edge.clock import US
+
+LOCAL = ZoneInfo("Asia/Shanghai")
 _SESSION = re.compile(r"S[0-9]{8}-([A-Z0-9]{4})-(R[0-9]{2})-[0-9]{2}")
 _MEDIA = re.compile(r"segments/([a-z0-9][a-z0-9-]{0,31}/[0-9]{6}-[0-9a-f]{16}\.(?:mp4|json))")
 _MEDIA_KEY = re.compile(r"[a-z0-9][a-z0-9-]{0,31}/[0-9]{6}-[0-9a-f]{16}\.(?:mp4|json)")
@@ -43,3 +48,9 @@ def name_of(tail: str) -> tuple[str, str] | None:
         return f"segments/{tail}", tail[-20:-4] if tail.endswith(".mp4") else ""
     document = _DOCUMENT_KEY.fullmatch(tail)
     return (document[1] + document[3], document[2]) if document else None
+
+
+def lock_until_us(keep_until: str) -> int:
+    """The end of the local day `YYYY-MM-DD`, UTC microseconds: the first moment at which a lawful deletion may happen."""
+    day = date.fromisoformat(keep_until) + timedelta(days=1)
+    return int(datetime(day.year, day.month, day.day, tzinfo=LOCAL).timestamp()) * US
