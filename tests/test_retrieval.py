@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from edge import retrieval
-from edge.clock import US, SimClock
+from edge.clock import SimClock
 from edge.evidence import bundle
 from edge.evidence.envelope import read_envelope
 from edge.retrieval import NotExportable
@@ -130,7 +132,6 @@ def test_a_broken_fetch_goes_on_where_it_was(archive: Archive, office: Office, b
     whole = film.read_bytes()
     film.unlink()
     (version,) = (v for _, v in found.files[keys.tail(film.relative_to(folder).as_posix(), "0" * 64)])
-    import hashlib
     part = film.with_name(f".{film.name}.{hashlib.sha256(version.version_id.encode()).hexdigest()[:8]}.part")
     part.write_bytes(whole[:5000])
     books.requests.clear()
@@ -141,8 +142,6 @@ def test_a_broken_fetch_goes_on_where_it_was(archive: Archive, office: Office, b
 
 
 def test_names_in_a_forged_manifest_never_leave_the_folder(archive: Archive, books: S3Store, tmp_path: Path) -> None:
-    import base64
-    import hashlib
     manifest = next(k for k in books.kept if "/manifest-1-" in k.key)
     outer = json.loads(manifest.data)
     inner = json.loads(base64.b64decode(outer["payload"]))
@@ -208,7 +207,8 @@ def test_the_commands_on_a_machine_without_a_room(office: Office, books: S3Store
     where = ["--endpoint", books.endpoint, "--credentials", str(tmp_path / "keys"), "--bucket", "evid-6y"]
 
     def edge(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "edge", "archive", *words, *where], capture_output=True, text=True, check=False, cwd=ROOT)
+        return subprocess.run([sys.executable, "-m", "edge", "archive", *words, *where], capture_output=True, text=True, check=False,
+                              cwd=ROOT)
 
     found = edge("find", SESSION, "--json")
     assert found.returncode == 0 and json.loads(found.stdout)["session"] == SESSION
