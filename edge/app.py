@@ -267,18 +267,19 @@ def _archivist(config: Config, room: Room, database: Database, root_pem: bytes) 
     if ours.endpoint is None or ours.credentials is None:
         return None
     from edge import archivist
-    from edge.upload.archive import Archive, ArchiveError, Place, Throttle, read_credentials
+    from edge.upload.archive import Archive, Place, Throttle, read_credentials
     rules = archivist.Rules(
         bucket_3y=ours.bucket_3y, bucket_6y=ours.bucket_6y, exam_kbps=ours.exam_kbps, day_kbps=ours.day_kbps, night_kbps=ours.night_kbps,
         night=ours.night_hours, reread_days=ours.reread_days, late_h=ours.late_h)
     throttle = Throttle(partial(archivist.kbps_now, room, rules))
-    try:
-        access_key, secret_key = read_credentials(ours.credentials)
-        stores = {bucket: Archive(Place(bucket, ours.endpoint, access_key, secret_key, ours.ca, ours.region), room.clock,
-                                  lambda: room.instruments.clock().state == "synced", throttle)
-                  for bucket in (ours.bucket_3y, ours.bucket_6y)}
-    except ArchiveError as error:
-        raise NotReady(f"the archive is configured and cannot be used: {error}. Nothing was started and nothing is lost.") from error
+    path = ours.credentials
+
+    def stores() -> dict[str, Archive]:
+        access_key, secret_key = read_credentials(path)
+        return {bucket: Archive(Place(bucket, ours.endpoint, access_key, secret_key, ours.ca, ours.region), room.clock,
+                                lambda: room.instruments.clock().state == "synced", throttle)
+                for bucket in (ours.bucket_3y, ours.bucket_6y)}
+
     return archivist.Archivist(
         room, ArchiveLedger(database, ours.local_keep_days), stores, throttle, config.paths.footage, root_pem, rules,
         random.Random(secrets.randbits(64)),  # noqa: S311 (jitter only)

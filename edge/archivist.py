@@ -71,12 +71,16 @@ def kbps_now(room: Room, rules: Rules) -> int:
 
 
 class Archivist:
-    """`stores`: bucket name -> Archive. `keep_until`, `held`: what retention says of a session; the archive's locks follow it."""
+    """`stores` opens the buckets: name -> Archive (ArchiveError: told like any fault of the store, and tried again).
 
-    def __init__(self, room: Room, ledger: ArchiveLedger, stores: Mapping[str, Archive], throttle: Throttle, footage: Path,
+    `keep_until`, `held`: what retention says of a session; the archive's locks follow it.
+    """
+
+    def __init__(self, room: Room, ledger: ArchiveLedger, stores: Callable[[], Mapping[str, Archive]], throttle: Throttle, footage: Path,
                  root_pem: bytes, rules: Rules, rng: random.Random, keep_until: Callable[[Session], str | None],
                  held: Callable[[Session], bool] = lambda session: False) -> None:
-        self._room, self._ledger, self._stores, self._throttle = room, ledger, stores, throttle
+        self._room, self._ledger, self._open, self._throttle = room, ledger, stores, throttle
+        self._stores: Mapping[str, Archive] = {}
         self._footage, self._root_pem, self._rules, self._rng = footage, root_pem, rules, rng
         self._keep_until, self._held = keep_until, held
         self._clock = room.clock
@@ -112,6 +116,8 @@ class Archivist:
     async def step(self) -> float:
         """Do at most one piece of work. Returns the seconds until it is worth looking again; 0: at once."""
         try:
+            if not self._stores:
+                self._stores = await beside(self._open)
             busy = await self._test() or await self._lengthen() or await self._send() or await self._read_back()
         except ArchiveError as error:
             return await self._failed(error)
@@ -122,7 +128,7 @@ class Archivist:
     async def _failed(self, error: ArchiveError) -> float:
         if error.word == "resting":
             await self._look_whether_late()
-            return 30.0
+            return self._rng.uniform(15, 55)        # U14: a hundred rooms whose exams end together do not call together
         now, self._failures = self._clock.now(), self._failures + 1
         self._failing_since = self._failing_since or now
         if self._failures == 1:

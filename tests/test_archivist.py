@@ -172,6 +172,16 @@ async def test_a_store_that_is_away_is_told_after_five_minutes_and_caught_up_wit
     assert office.told(e.ArchiveBack) and office.told(e.SessionArchived)
 
 
+async def test_a_file_of_keys_that_is_missing_stops_nothing_but_the_archive(office: Office) -> None:
+    await office.sealed()
+    office.closed = True
+    await office.archive()
+    assert [f.reason for f in office.told(e.ArchiveLost)] == ["credentials"]
+    office.closed = False
+    await office.archive()
+    assert office.told(e.ArchiveBack) and office.told(e.SessionArchived)
+
+
 async def test_no_lock_by_a_clock_that_nobody_vouches_for(office: Office, books: S3Store) -> None:
     await office.sealed()
     office.hall.clock_reading = type(office.hall.clock_reading)("unsynced", 0)

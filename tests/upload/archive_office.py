@@ -20,7 +20,7 @@ from edge.sessions import events as e
 from edge.sessions.machine import Session, State
 from edge.sim.authority import Authority
 from edge.storage.archived import ArchiveLedger
-from edge.upload.archive import Archive, Place, Throttle
+from edge.upload.archive import Archive, ArchiveError, Place, Throttle
 
 if TYPE_CHECKING:
     from tests.conftest import Device, Hall
@@ -44,6 +44,7 @@ class Office:
                                sw_version="0.1.0", sw_sha256="1" * 64, config_sha256="2" * 64, boot_id="boot-1", hmac_key_id="room-1",
                                require_sync=True)
         self.keep: dict[str, str] = {}
+        self.closed = False
         self.on_hold: set[str] = set()
         self.start()
 
@@ -58,8 +59,14 @@ class Office:
         self.stores = {bucket: Archive(Place(bucket, endpoint, key, secret), self.hall.clock,
                                        lambda: self.hall.clock_reading.state == "synced", self.throttle)
                        for bucket in ("evid-3y", "evid-6y")}
-        self.archivist = Archivist(room, self.ledger, self.stores, self.throttle, self.footage, self.authority.root_pem, self.rules,
+        self.archivist = Archivist(room, self.ledger, self.open, self.throttle, self.footage, self.authority.root_pem, self.rules,
                                    random.Random(1), self._keep_until, lambda session: session.id in self.on_hold)
+
+    def open(self) -> dict[str, Archive]:
+        """The way to the buckets."""
+        if self.closed:
+            raise ArchiveError("credentials", "no keys")
+        return self.stores
 
     def _keep_until(self, session: Session) -> str | None:
         return self.keep.get(session.id, session.sealed.keep_until if session.sealed else None)
