@@ -216,7 +216,7 @@ class Archivist:
 
     async def _upload(self, session: Session, file: File) -> None:
         until = self._until(session)
-        await self._ledger.begin(session.id, self._bucket(until))
+        await self._ledger.begin(session.id, self._bucket(until), until)
         kept = self._ledger.of(session.id)
         store = self._stores[kept.bucket if kept and kept.bucket in self._stores else self._bucket(until)]
         adopt = (session.id, file.tail) not in self._anew
@@ -225,6 +225,8 @@ class Archivist:
         except LocalFault as fault:
             await self._mismatch(session, file.name, fault.word)
             return
+        if kept and kept.held:
+            await beside(partial(store.hold, stored.key, stored.version_id, True))
         self._anew.discard((session.id, file.tail))
         await self._ledger.add(session.id, file.tail, stored.version_id, stored.bytes)
 
@@ -233,7 +235,8 @@ class Archivist:
         return self._rules.bucket_6y if long else self._rules.bucket_3y
 
     async def _whole(self, session: Session, count: int) -> None:
-        await self._ledger.whole(session.id, count, self._until(session), self._clock.now().utc_us)
+        await self._ledger.whole(session.id, count, self._clock.now().utc_us)
+        self._lengthened = None             # while it went up its date may have grown
         await self._told_archived(session)
 
     async def _told_archived(self, session: Session) -> None:

@@ -246,6 +246,35 @@ async def test_locks_are_lengthened_and_held_and_never_shortened(office: Office,
     assert all(k.until and k.until > before[k.key] and not k.held for k in ours), "the hold is off, the date stays"     # type: ignore[operator]
 
 
+async def test_a_receipt_that_lengthens_lengthens_what_was_there_before_it_too(office: Office, books: S3Store) -> None:
+    await office.sealed(accepted=False)
+    office.on_hold.add(SESSION)
+    await office.archive()
+    office.keep[SESSION] = "2037-01-01"
+    await office.accept()                               # documents that come later, under the later date
+    office.hall.clock.step_wall(DAY * US)
+    office.start()
+    await office.archive()
+    until = datetime.fromtimestamp(keys.lock_until_us("2037-01-01") // US, UTC)
+    assert {k.until for k in books.kept if "/probe/" not in k.key} == {until}
+    assert all(k.held for k in books.kept if "/probe/" not in k.key), "what came after the hold is on hold too"
+    assert office.told(e.SessionArchived)[-1].retain_until_utc_us == keys.lock_until_us("2037-01-01")
+
+
+async def test_a_date_that_grows_in_mid_upload_reaches_every_object(office: Office, books: S3Store) -> None:
+    await office.sealed()
+    for _ in range(4):
+        await office.archivist.step()
+    assert 0 < len(books.of(SESSION)) < 12
+    office.keep[SESSION] = "2037-01-01"
+    office.start()
+    await office.archive()
+    office.start()
+    await office.archive()
+    until = datetime.fromtimestamp(keys.lock_until_us("2037-01-01") // US, UTC)
+    assert {k.until for k in books.kept if "/probe/" not in k.key} == {until}
+
+
 def test_the_lock_ends_with_the_local_day() -> None:
     assert iso_utc(keys.lock_until_us("2032-02-29")) == "2032-02-29T16:00:00.000Z"
 

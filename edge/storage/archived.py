@@ -64,10 +64,10 @@ class ArchiveLedger:
             return {row[0]: (row[1], row[2]) for row in connection.execute(
                 "SELECT name, version_id, bytes FROM archived_object WHERE session = ? ORDER BY name", (session,))}
 
-    async def begin(self, session: str, bucket: str) -> None:
-        """The session's bucket is chosen, once."""
+    async def begin(self, session: str, bucket: str, retain_until_utc_us: int) -> None:
+        """The session's bucket is chosen, once. Its first lock's date stands until every object has a later one (`lengthened`)."""
         await self._database.write(lambda c: c.execute(
-            "INSERT OR IGNORE INTO archived VALUES (?,?,0,0,0,0,NULL,NULL,'',0)", (session, bucket)))
+            "INSERT OR IGNORE INTO archived VALUES (?,?,0,0,0,?,NULL,NULL,'',0)", (session, bucket, retain_until_utc_us)))
 
     async def add(self, session: str, name: str, version_id: str, size: int) -> None:
         await self._database.write(lambda c: c.execute("INSERT OR REPLACE INTO archived_object VALUES (?,?,?,?)",
@@ -80,12 +80,12 @@ class ArchiveLedger:
             connection.execute("UPDATE archived SET envelopes = 0, read_utc_us = NULL, read_after = '' WHERE session = ?", (session,))
         await self._database.write(change)
 
-    async def whole(self, session: str, envelopes: int, retain_until_utc_us: int, utc_us: int) -> None:
+    async def whole(self, session: str, envelopes: int, utc_us: int) -> None:
         await self._database.write(lambda c: c.execute(
-            "UPDATE archived SET envelopes = ?, retain_until_utc_us = max(retain_until_utc_us, ?), whole_utc_us = ?, read_utc_us = NULL, "
+            "UPDATE archived SET envelopes = ?, whole_utc_us = ?, read_utc_us = NULL, "
             "read_after = '', objects = (SELECT count(*) FROM archived_object o WHERE o.session = archived.session), "
             "bytes = (SELECT coalesce(sum(bytes), 0) FROM archived_object o WHERE o.session = archived.session) WHERE session = ?",
-            (envelopes, retain_until_utc_us, utc_us, session)))
+            (envelopes, utc_us, session)))
 
     async def lengthened(self, session: str, retain_until_utc_us: int) -> None:
         """Every object of the session is locked until then."""
