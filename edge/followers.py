@@ -82,6 +82,8 @@ def heartbeat(room: Room) -> dict[str, Any]:
         "storage": {"free_bytes": disk.free_bytes, "write_ok": disk.write_ok}, "terminals": {},
         "id_reader": "ok" if reader == "ok" else "fault", "clock": {"source": time.source, "synced": time.state == "synced"},
         "queue": {"manifests": backlog.waiting}}
+    if room.state.archive_lost:
+        facts["flags"] = [f"archive-{room.state.archive_lost.reason}"]
     if live:
         facts["session_id"] = live.id
         expected = sum(not candidate.off_roster for candidate in room.rosters[live.id].candidates)

@@ -141,6 +141,21 @@ def test_a_broken_fetch_goes_on_where_it_was(archive: Archive, office: Office, b
         retrieval.fetch(found, office.footage)
 
 
+def test_a_line_that_breaks_while_fetching_costs_only_what_was_not_yet_there(archive: Archive, books: S3Store, tmp_path: Path) -> None:
+    books.cut_reads = [3000, 1, 5000]
+    tries = 0
+    while True:
+        try:
+            assert retrieval.fetch(retrieval.find([archive], SESSION), tmp_path / "out") == []
+            break
+        except ArchiveError as error:
+            assert error.word == "unreachable"
+            tries += 1
+            assert tries <= 3 and sum(p.stat().st_size for p in (tmp_path / "out").rglob("*.part")) > 0
+    assert tries == 3 and not list((tmp_path / "out").rglob("*.part"))
+    assert bundle.verify(tmp_path / "out").verdict != "FAIL"
+
+
 def test_names_in_a_forged_manifest_never_leave_the_folder(archive: Archive, books: S3Store, tmp_path: Path) -> None:
     manifest = next(k for k in books.kept if "/manifest-1-" in k.key)
     outer = json.loads(manifest.data)

@@ -126,10 +126,12 @@ def alarms_of(room: Room, stream: str) -> tuple[Alarm, ...]:
 
 
 def strip(web: Web, language: str) -> list[Device]:
-    """The footer: reader, pictures, sound, storage, clock, platform. The order never changes: the eye knows the place."""
+    """The footer: reader, pictures, sound, storage, clock, platform; last the archive, if it is away. The order never changes: the eye
+    knows the place."""
     t, w = partial(web.texts.say, language), partial(web.texts.word, language)
     return [_reader(web.room, t, w), *_streams(tiles(web, language), t, w), _storage(web, t, w),
-            _clock(web.room, web.gauges.clock_state(), t), _platform(web.room, t, w)]
+            _clock(web.room, web.gauges.clock_state(), t), _platform(web.room, t, w),
+            *([Device("archive", WARN, t("strip.archive-lost"))] if web.room.state.archive_lost else [])]
 
 
 Say = Callable[..., str]

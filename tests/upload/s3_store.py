@@ -40,6 +40,7 @@ class S3Store:
     forgets_retention: bool = False     # answers 200 and does nothing
     lenient: bool = False               # shortens and deletes what is locked (moto does the one, RustFS did the other)
     cut_after: list[int] = field(default_factory=list)      # the next PUTs lose the line after so many bytes of their body
+    cut_reads: list[int] = field(default_factory=list)      # the next films given lose the line after so many bytes
     answers: tuple[int, str] | None = None                  # (status, code) to everything
     spoils: str = ""                    # keys that hold this give back other bytes
     loses: str = ""                     # keys that hold this are gone, though listed
@@ -196,6 +197,11 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if self.headers.get("Range") else 0
         lock = {"x_amz_object_lock_mode": "COMPLIANCE",
                 "x_amz_object_lock_retain_until_date": kept.until.isoformat()} if kept.until else {}
+        if self.books.cut_reads and kept.key.endswith(".mp4") and self.command == "GET":
+            whole, data = len(data), data[:start + self.books.cut_reads.pop(0)]
+            self._answer(206 if start else 200, data[start:], Content_Length=str(whole - start), x_amz_version_id=kept.version)
+            self.close_connection = True
+            return
         held = {"x_amz_object_lock_legal_hold": "ON" if kept.held else "OFF"}
         self._answer(206 if start else 200, data[start:], Content_Length=str(len(data) - start), ETag='"0"',
                      Last_Modified=format_datetime(kept.made, usegmt=True), x_amz_version_id=kept.version, **lock, **held, **kept.headers)

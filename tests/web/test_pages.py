@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from edge import followers
 from edge.clock import US
 from edge.idcheck.reader import ReaderStatus
 from edge.sessions import events as e
@@ -126,6 +127,16 @@ async def test_the_strip_says_what_is_wrong_in_words(hall: Hall) -> None:
         assert "录像 1/2 路，后摄像无录像" in bad and "无拾音" in bad and "身份证阅读器失联（没有应答）" in bad
         assert bad.count('class="bad"') == 5, "three of the strip, two captions"
         assert 'id="cap-rear" class="bad"' in bad and "9.0 秒前" in bad
+
+
+async def test_the_strip_says_when_nothing_gets_into_the_archive(hall: Hall) -> None:
+    async with hall.browser("T001") as chief:
+        await hall.room.report(e.ArchiveLost(at=hall.clock.now(), reason="denied"))
+        text = (await chief.get("/now")).text
+        assert "归档中断" in text and 'class="bad"' not in text, "it is no reason to hold up an exam"
+        assert followers.heartbeat(hall.room)["flags"] == ["archive-denied"]
+        await hall.room.report(e.ArchiveBack(at=hall.clock.now()))
+        assert "归档中断" not in (await chief.get("/now")).text and "flags" not in followers.heartbeat(hall.room)
 
 
 async def impair(hall: Hall, stream: str, rule: str) -> None:
