@@ -290,10 +290,9 @@ class Archivist:
     async def _read_back(self) -> bool:
         """U10 and A8: every session's copy is read back and compared once it is whole, and again each `reread_days`; one object a call."""
         now = self._clock.now().utc_us
-        for kept in self._ledger.all():
-            due = kept.read_utc_us is None or now - kept.read_utc_us > self._rules.reread_days * 86400 * US
+        for kept in self._ledger.to_read_back(now, now - self._rules.reread_days * 86400 * US):
             session, store = self._room.state.sessions.get(kept.session), self._stores.get(kept.bucket)
-            if due and session is not None and store is not None and now < kept.retain_until_utc_us:
+            if session is not None and store is not None:
                 await self._read_next(session, kept, store)
                 return True
         return False

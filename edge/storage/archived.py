@@ -8,6 +8,7 @@ footage may leave this machine early. Callers: `archivist`, retention, `app`.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge.clock import US
@@ -53,10 +54,18 @@ class ArchiveLedger:
         return Archived(**{**dict(row), "held": bool(row["held"])}) if row else None
 
     def all(self) -> list[Archived]:
-        """Every session that is whole, those longest not read back first."""
+        """Every session that is whole."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT * FROM archived WHERE envelopes > 0 ORDER BY coalesce(read_utc_us, 0), whole_utc_us")
+            rows = connection.execute("SELECT * FROM archived WHERE envelopes > 0 ORDER BY whole_utc_us")
             return [Archived(**{**dict(row), "held": bool(row["held"])}) for row in rows]
+
+    def to_read_back(self, now_utc_us: int, before_utc_us: int) -> Iterator[Archived]:
+        """The whole, still locked sessions that were not read back since `before_utc_us`, those longest not read first."""
+        with self._database.read() as connection:
+            for row in connection.execute(
+                    "SELECT * FROM archived WHERE envelopes > 0 AND retain_until_utc_us > ? AND coalesce(read_utc_us, 0) < ? "
+                    "ORDER BY coalesce(read_utc_us, 0), whole_utc_us", (now_utc_us, before_utc_us)):
+                yield Archived(**{**dict(row), "held": bool(row["held"])})
 
     def objects(self, session: str) -> dict[str, tuple[str, int]]:
         """tail of the key -> (version id, bytes) of what the store holds of a session, in order."""
