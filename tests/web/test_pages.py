@@ -504,6 +504,20 @@ async def test_a_stream_of_which_nothing_is_kept_is_never_called_whole(hall: Hal
         assert text.count("✕ 没有录像") == 3 and "✓ 完整" not in text and "摄像机断开" in text
 
 
+async def test_the_sessions_page_says_what_the_archive_has_of_it(hall: Hall) -> None:
+    await hall.to("sealed")
+    async with hall.browser("A001") as auditor:
+        assert "归档" not in (await auditor.get(f"/archive/{SESSION}")).text
+        at = hall.clock.now()
+        film = "segments/front/000007-0123456789abcdef.mp4"
+        await hall.room.report(e.ArchiveMismatch(at=at, session=SESSION, name=film, reason="altered"))
+        assert "归档异常：segments/front/000007" in (await auditor.get(f"/archive/{SESSION}")).text
+        await hall.room.report(e.SessionArchived(at=at, session=SESSION, revision=1, bucket="evid-6y", objects=31, bytes=7,
+                                                 retain_until_utc_us=1_990_000_000 * US))
+        text = (await auditor.get(f"/archive/{SESSION}")).text
+        assert "已归档：31 个文件，锁定至 2033-01-22" in text and "归档异常" not in text
+
+
 async def test_the_evidence_is_checked_and_said_in_plain_words(hall: Hall) -> None:
     await hall.to("sealed")
     async with hall.browser("A001") as auditor:
