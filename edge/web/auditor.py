@@ -11,6 +11,7 @@ from fastapi.responses import Response
 
 from edge.evidence import words
 from edge.room import Refusal
+from edge.sessions import events as e
 from edge.sessions.machine import Session
 from edge.web import attendance, views
 from edge.web.access import web_of
@@ -68,11 +69,31 @@ def streams_of(web: Web, language: str, session: Session) -> list[StreamLine]:
     return lines
 
 
+@dataclass(frozen=True, slots=True)
+class Offsite:
+    """What the journal says of a session's copy in the archive: the newest fact, and the mismatches that came after it."""
+
+    archived: e.SessionArchived | None
+    faults: tuple[e.ArchiveMismatch, ...]
+
+
+def offsite_of(web: Web, session: Session) -> Offsite:
+    archived: e.SessionArchived | None = None
+    faults: list[e.ArchiveMismatch] = []
+    for row in web.room.events(session.id):
+        if isinstance(row.event, e.SessionArchived):
+            archived, faults = row.event, []
+        elif isinstance(row.event, e.ArchiveMismatch):
+            faults.append(row.event)
+    return Offsite(archived, tuple(faults))
+
+
 def dossier(request: Request, session_id: str) -> Response:
     web, language = web_of(request), language_of(request)
     session = session_of(web, session_id)
     return page(request, "dossier.html", **facts_of(web, session), streams=streams_of(web, language, session),
-                gaps=views.gaps(web, language, session), revisions=views.revisions(session), counts=attendance.counts(web.room, session))
+                gaps=views.gaps(web, language, session), revisions=views.revisions(session), counts=attendance.counts(web.room, session),
+                offsite=offsite_of(web, session))
 
 
 async def verify(request: Request, session_id: str) -> Response:

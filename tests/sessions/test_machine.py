@@ -23,7 +23,7 @@ PAGE = (ROOT / "docs/design/states.md").read_text(encoding="utf-8")
 AT = Stamp(1_795_672_800_000_000, 5_000_000_000, "boot-1")
 STAFF = {"T001": "chief", "T002": "proctor", "T003": "proctor"}
 DEVICE_KINDS = {e.DaemonStarted, e.ClockStepped, e.ReaderLost, e.ReaderBack, e.StreamLost, e.StreamBack, e.PlatformLost, e.PlatformBack,
-                e.IdleFootageExpired, e.StreamImpaired, e.StreamRestored, e.PlaybackProbed}
+                e.IdleFootageExpired, e.StreamImpaired, e.StreamRestored, e.PlaybackProbed, e.ArchiveLost, e.ArchiveBack}
 DEVICE_KINDS |= {e.CheckpointSigned, e.KeyRolled, e.KeyReplaced, e.CertificateExpiring, e.SignerLost, e.SignerBack}
 RANK = {state: rank for rank, state in enumerate(State)}
 
@@ -68,6 +68,9 @@ BODIES: dict[type[e.Event], dict[str, Any]] = {
                         "received_utc_us": 1, "revision": 1},
     e.ReceiptRefused: {"answers": "session-manifest", "digest": "m1", "reason": "signature"},
     e.FootageViewed: {"by": "A001", "stream": "cam-front"}, e.SessionExported: {"by": "A001", "files": 1, "bytes": 1},
+    e.SessionArchived: {"revision": 1, "bucket": "evid-6y", "objects": 9, "bytes": 9, "retain_until_utc_us": 1},
+    e.ArchiveMismatch: {"name": "segments/mic/000001-0123456789abcdef.mp4", "reason": "read-back"},
+    e.ArchiveLost: {"reason": "unreachable"}, e.ArchiveBack: {},
     e.IdleFootageExpired: {"stream": "cam-front", "first_seq": 1, "last_seq": 2, "segments": 2, "bytes": 2},
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from edge import followers
 from edge.clock import US
 from edge.evidence.fault import Fault
 from edge.idcheck.reader import ReaderStatus
@@ -127,6 +128,16 @@ async def test_the_strip_says_what_is_wrong_in_words(hall: Hall) -> None:
         assert "录像 1/2 路，后摄像无录像" in bad and "无拾音" in bad and "身份证阅读器失联（没有应答）" in bad
         assert bad.count('class="bad"') == 5, "three of the strip, two captions"
         assert 'id="cap-rear" class="bad"' in bad and "9.0 秒前" in bad
+
+
+async def test_the_strip_says_when_nothing_gets_into_the_archive(hall: Hall) -> None:
+    async with hall.browser("T001") as chief:
+        await hall.room.report(e.ArchiveLost(at=hall.clock.now(), reason="denied"))
+        text = (await chief.get("/now")).text
+        assert "归档中断" in text and 'class="bad"' not in text, "it is no reason to hold up an exam"
+        assert followers.heartbeat(hall.room)["flags"] == ["archive-denied"]
+        await hall.room.report(e.ArchiveBack(at=hall.clock.now()))
+        assert "归档中断" not in (await chief.get("/now")).text and "flags" not in followers.heartbeat(hall.room)
 
 
 async def test_the_devices_key_is_on_the_page_only_while_something_is_wrong_with_it(hall: Hall) -> None:
@@ -514,6 +525,20 @@ async def test_a_stream_of_which_nothing_is_kept_is_never_called_whole(hall: Hal
     async with hall.browser("A001") as auditor:
         text = (await auditor.get(f"/archive/{SESSION}")).text
         assert text.count("✕ 没有录像") == 3 and "✓ 完整" not in text and "摄像机断开" in text
+
+
+async def test_the_sessions_page_says_what_the_archive_has_of_it(hall: Hall) -> None:
+    await hall.to("sealed")
+    async with hall.browser("A001") as auditor:
+        assert "归档" not in (await auditor.get(f"/archive/{SESSION}")).text
+        at = hall.clock.now()
+        film = "segments/front/000007-0123456789abcdef.mp4"
+        await hall.room.report(e.ArchiveMismatch(at=at, session=SESSION, name=film, reason="altered"))
+        assert "归档异常：segments/front/000007" in (await auditor.get(f"/archive/{SESSION}")).text
+        await hall.room.report(e.SessionArchived(at=at, session=SESSION, revision=1, bucket="evid-6y", objects=31, bytes=7,
+                                                 retain_until_utc_us=1_990_000_000 * US))
+        text = (await auditor.get(f"/archive/{SESSION}")).text
+        assert "已归档：31 个文件，锁定至 2033-01-22" in text and "归档异常" not in text
 
 
 async def test_the_evidence_is_checked_and_said_in_plain_words(hall: Hall) -> None:
