@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from edge.capture.streams import StreamSpec
     from edge.config import Config
     from edge.keyring import Files
+    from edge.retrieval import Found
+    from edge.upload.archive import Archive
     from edge.web.texts import Texts
 
 SITE_CONFIG = Path("/etc/edge/edge.toml")
@@ -48,8 +50,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _explain(error: Exception, program: bool) -> int:
     """What a person can act on goes out in plain words; anything else keeps its traceback."""
-    words = {"ConfigError": 3, "NotReady": 3, "StorageRefused": 3, "NewerSchema": 3, "NotExportable": 1, "AlreadyRunning": 1, "Refused": 1,
-             "BackupRefused": 1}
+    words = {"ConfigError": 3, "NotReady": 3, "StorageRefused": 3, "NewerSchema": 3, "NotExportable": 1, "ArchiveError": 1,
+             "AlreadyRunning": 1, "Refused": 1, "BackupRefused": 1}
     code = words.get(type(error).__name__)
     if code is None and not program and isinstance(error, OSError | EOFError):
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
@@ -102,16 +104,28 @@ def parser() -> argparse.ArgumentParser:
     v = add("export", _export, "write a session for an auditor: footage, manifest, receipts, certificates, VERIFY.md", config=True)
     v.add_argument("session", help="the session's id")
     v.add_argument("--to", type=Path, required=True, help="a new or empty folder")
-    v = add("verify", _verify, "check an exported session: PASS, PASS WITH DECLARED GAPS or FAIL; needs no room and no network")
-    v.add_argument("folder", type=Path)
-    v.add_argument("--root", type=Path, help="the authority's root certificate, got another way than with the export")
-    v.add_argument("--json", action="store_true", help="the report as one JSON object")
+    _add_verify(add("verify", _verify, "check an exported session, a device's whole history or the room's own store: "
+                    "PASS, PASS WITH DECLARED GAPS or FAIL; needs no room and no network", config=True))
     _add_keeping(verbs)
     _add_upkeep(verbs)
+    _add_archive(verbs)
     _add_doctor(verbs)
     _add_sims(verbs)
     add("config", _config, "print every configuration key, its default and its meaning")
     return top
+
+
+def _add_verify(v: argparse.ArgumentParser) -> None:
+    v.add_argument("folder", type=Path, nargs="?", help="an exported session, or a folder of many documents: a device's history")
+    v.add_argument("--root", type=Path, help="the authority's root certificate, got another way than with the export")
+    v.add_argument("--receipts", type=Path, action="append", default=[], metavar="FOLDER", help="of a history: the platform's own receipts")
+    v.add_argument("--schedule", type=Path, help="of a history: a file with the ids of the sessions that the exam schedule has, one a line")
+    v.add_argument("--since", type=int, default=1, metavar="N", help="of a history: the first session's number (default 1)")
+    v.add_argument("--crl", type=Path, action="append", default=[], help="a revocation list of the authority (PEM or DER)")
+    v.add_argument("--sm2-root", type=Path, help="judge second signatures in SM2, too: the authority's SM2 root (PEM); needs openssl 3")
+    v.add_argument("--sm2-distid", default="", metavar="ID", help="with --sm2-root: the distinguishing id that the authority has assigned")
+    v.add_argument("--store", nargs="?", const="", metavar="SESSION", help="check the room's own store instead, or one session of it")
+    v.add_argument("--json", action="store_true", help="the report as one JSON object")
 
 
 def _add_keeping(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -166,6 +180,41 @@ def _add_upkeep(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     v = verb(backups, "restore", _backup_restore, "fill an empty state folder from a backup, rebuild the catalog; overwrites nothing")
     v.add_argument("folder", type=Path)
     v.add_argument("--keys-from", type=Path, help="the folder with the keys of that backup")
+
+
+def _add_archive(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "sessions in the archive, from any machine that sees the bucket; no room is needed: find, get, verify, test, expire"
+    group = verbs.add_parser("archive", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
+
+    def add(name: str, run: object, text: str, *, session: bool = True, who: bool = False) -> argparse.ArgumentParser:
+        v = group.add_parser(name, help=text, description=text)
+        v.set_defaults(verb=run)
+        if session:
+            v.add_argument("session", help="the session's id")
+        v.add_argument("--bucket", action="append", required=True, help="where to look; may be said more than once")
+        v.add_argument("--config", type=Path, help="take what is not said here from this configuration's archive section")
+        v.add_argument("--endpoint", help="address of the store (default: Amazon's)")
+        v.add_argument("--credentials", type=Path, help="file with two lines, access key and secret key (default: AWS_… variables, ~/.aws)")
+        v.add_argument("--ca", type=Path, help="certificate authorities for https, if not the system's")
+        v.add_argument("--region", help="region the requests are signed for (default us-east-1)")
+        if who:
+            v.add_argument("--by", required=True, help="who asks; stays in the archive")
+            v.add_argument("--reason", required=True, help="why; stays in the archive")
+            v.add_argument("--root", type=Path, help="the authority's root certificate, got another way than with the archive")
+        return v
+
+    add("find", _archive_find, "what the archive holds of a session").add_argument("--json", action="store_true", help="as one JSON object")
+    v = add("get", _archive_get, "fetch a session as `edge export` would write it, and verify it; goes on where it broke off", who=True)
+    v.add_argument("--to", type=Path, required=True, help="a new or empty folder, or one that was begun")
+    v = add("verify", _archive_verify, "verify a session's bytes and locks in the archive, keeping nothing", who=True)
+    v.add_argument("--work", type=Path, help="folder with room for the whole session meanwhile (default: the system's)")
+    v.add_argument("--json", action="store_true", help="the report as one JSON object")
+    add("test", _archive_test, "whether the store really locks: takes a minute", session=False)
+    v = add("expire", _archive_expire, "delete a session whose locks have run out, leaving a signed record; without --delete only say it")
+    v.add_argument("--delete", action="store_true", help="do it")
+    v.add_argument("--by", help="who orders it; stays in the record")
+    v.add_argument("--key", type=Path, help="key that signs the record (default: the configuration's)")
+    v.add_argument("--certificate", type=Path, help="its certificate chain (default: the configuration's)")
 
 
 def _add_key(key: argparse._SubParsersAction[argparse.ArgumentParser],
@@ -345,26 +394,20 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from edge.evidence import bundle
-    from edge.evidence.keys import read_certificates
-    if not args.folder.is_dir():
-        raise Refused(f"{args.folder} is not a folder")
-    if not any(args.folder.glob("manifest-*.dsse.json")):
-        raise Refused(f"{args.folder} holds no exported session: there is no manifest in it")
-    root = args.root.read_bytes() if args.root else None
+    from edge import verifying
+    if (args.store is None) == (args.folder is None):
+        raise Refused("name a folder to check, or --store for this room's own store. Nothing was checked.")
+    config = _load(args) if args.store is not None else None
+    if args.store:
+        _must_be_session(args.store)
     try:
-        if root is not None:
-            read_certificates(root)
-    except ValueError as error:
-        raise Refused(f"{args.root} holds no certificate (PEM)") from error
-    report = bundle.verify(args.folder, root, progress=_progress)
-    if args.json:
-        print(json.dumps({"verdict": report.verdict, "first": report.first, "lines": list(report.lines)}, ensure_ascii=False))
-    else:
-        print("\n".join(report.lines))
-        print(f"{report.verdict}: {report.first}" if report.first else report.verdict)
-    return 0 if report.verdict != "FAIL" else 1
+        return verifying.run(verifying.Order(args.folder, args.root, tuple(args.receipts), args.schedule, args.since, tuple(args.crl),
+                                             args.store, args.json, args.sm2_root, args.sm2_distid), config)
+    except verifying.NotVerifiable as error:
+        raise Refused(str(error)) from error
 
+
+# ---- the archive ------------------------------------------------------------------------------------------------------
 
 def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty() and total:
@@ -442,6 +485,113 @@ def _backup_restore(args: argparse.Namespace) -> int:
 def _stage(what: str, done: int, total: int) -> None:
     if sys.stderr.isatty() and total:
         print(f"\r{what} {done * 100 // total:3d} %", end="" if done < total else "\n", file=sys.stderr, flush=True)
+
+
+def _archives(args: argparse.Namespace) -> list[Archive]:
+    """The buckets as named; what is not said comes from --config."""
+    from edge.clock import SystemClock
+    from edge.upload.archive import Archive, Place, read_credentials
+    ours = _load(args).archive if args.config else None
+    path = args.credentials or (ours.credentials if ours else None)
+    access_key, secret_key = read_credentials(path) if path else (None, None)
+    endpoint, ca, region = (getattr(args, name) or (getattr(ours, name) if ours else None) for name in ("endpoint", "ca", "region"))
+    # the store refuses requests of a clock that is a quarter of an hour off: that vouches for this one
+    return [Archive(Place(bucket, endpoint, access_key, secret_key, ca, region or "us-east-1"), SystemClock(), lambda: True)
+            for bucket in args.bucket]
+
+
+def _archive_found(args: argparse.Namespace) -> Found:
+    from edge import retrieval
+    _must_be_session(args.session)
+    return retrieval.find(_archives(args), args.session)
+
+
+def _archive_find(args: argparse.Namespace) -> int:
+    from edge import retrieval
+    facts = retrieval.describe(_archive_found(args))
+    if args.json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return 0
+    for name, value in facts.items():
+        parts = [f"{k} {v}" for k, v in value.items()] if isinstance(value, dict) else value if isinstance(value, list) else [str(value)]
+        print(f"{name.replace('_', ' '):<18}{', '.join(parts)}")
+    return 0
+
+
+def _archive_get(args: argparse.Namespace) -> int:
+    from edge import retrieval
+    from edge.clock import SystemClock
+    from edge.evidence import bundle
+    found = _archive_found(args)
+    retrieval.record_access(found.first(), SystemClock(), args.session, args.by, args.reason, "get")
+    problems = retrieval.fetch(found, args.to, _progress)
+    report = bundle.verify(args.to, _root_of(args))
+    print("\n".join([*report.lines, *(f"archive: {each}" for each in problems),
+                     f"{report.verdict}: {report.first}" if report.first else report.verdict]))
+    print(f"written to {args.to}; an auditor begins with VERIFY.md")
+    return 0 if report.verdict != "FAIL" else 1
+
+
+def _archive_verify(args: argparse.Namespace) -> int:
+    from edge import retrieval
+    from edge.clock import SystemClock
+    found = _archive_found(args)
+    retrieval.record_access(found.first(), SystemClock(), args.session, args.by, args.reason, "verify")
+    verified = retrieval.verify(found, _root_of(args), args.work, _progress)
+    report = verified.report
+    if args.json:
+        print(json.dumps({"verdict": report.verdict, "first": report.first, "lines": list(report.lines), "archive": verified.problems},
+                         ensure_ascii=False))
+    else:
+        print("\n".join([*report.lines, *(f"archive: {each}" for each in verified.problems),
+                         f"{report.verdict}: {report.first}" if report.first else report.verdict]))
+    return 0 if report.verdict != "FAIL" and not verified.problems else 1
+
+
+def _root_of(args: argparse.Namespace) -> bytes | None:
+    return args.root.read_bytes() if args.root else None
+
+
+def _archive_test(args: argparse.Namespace) -> int:
+    import time
+
+    from edge.clock import SystemClock
+    from edge.upload.archive import PROBE_LOCK_S
+    sure = True
+    for archive in _archives(args):
+        days = archive.default_lock()
+        stored = archive.self_test(f"v1/probe/by-hand/{SystemClock().now().utc_us}")
+        print(f"{archive.place.bucket}: shortening and deleting a locked object were refused; default lock: "
+              f"{'not to be asked' if days is None else f'{days} days' if days else 'NONE'}")
+        print(f"waiting {PROBE_LOCK_S} s for the probe's lock to end …", file=sys.stderr)
+        while (may := archive.may_delete(stored)) is None:
+            time.sleep(1)
+        print("WORM: it was the lock that held, for when it had ended the probe could be deleted" if may else
+              "these credentials may delete nothing anyway: right for a room. Test once with those of somebody who may")
+        sure = sure and days != 0
+    return 0 if sure else 1
+
+
+def _archive_expire(args: argparse.Namespace) -> int:
+    from edge import retrieval
+    from edge.clock import SystemClock
+    from edge.evidence.signers import open_signer
+    found = _archive_found(args)
+    going = retrieval.expirable(found, SystemClock())
+    if not args.delete:
+        print(f"{len(going)} objects of {args.session} would go, {sum(v.bytes for _, v in going)} bytes. Nothing was deleted; "
+              "--delete does it.")
+        return 0
+    if not args.by:
+        raise Refused("--by is needed: who orders it? Nothing was deleted.")
+    config = _load(args) if args.config else None
+    key = args.key or (config.in_state(config.evidence.key) if config else None)
+    certificate = args.certificate or (config.in_state(config.evidence.certificate) if config else None)
+    if key is None or certificate is None:
+        raise Refused("--key and --certificate (or --config) are needed: the record of disposal is signed. Nothing was deleted.")
+    gone = retrieval.expire(found, SystemClock(), open_signer(key, certificate), args.by)
+    print(f"{gone} objects deleted; a signed record stays in the archive")
+    return 0
 
 
 # ---- staff, keys, storage ---------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from edge.capture.control import RecorderControl, read_status, read_watch
 from edge.capture.intake import NOTE_WAIT_S, AlarmWatch, Intake, StreamWatch
 from edge.capture.still import still
 from edge.capture.storage_id import StorageRefused, check_storage, pinned
+from edge.checkpoints import Checkpoints
 from edge.clock import SystemClock, boot_id
 from edge.config import Config
 from edge.evidence import bundle, chain
@@ -41,6 +42,7 @@ from edge.notary import Notary
 from edge.programs import NotReady, Task, until_stopped
 from edge.room import Instruments, Room, Rules
 from edge.sessions import events as e
+from edge.storage.archived import ArchiveLedger
 from edge.storage.catalog import Catalog
 from edge.storage.database import Database
 from edge.storage.journal import Journal
@@ -59,6 +61,7 @@ from edge.web.app import Desk, build_web
 from edge.web.local import build_local
 
 if TYPE_CHECKING:
+    from edge.archivist import Archivist
     from edge.evidence.sm2 import Sm2Signer
     from edge.faces import FaceAdvice
 
@@ -140,6 +143,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     upkeep = config.upkeep
     scrub = Scrub(database, paths.footage, upkeep.scrub_days, upkeep.scrub_most_mb_s * 10**6, clock, room.report,
                   lambda: room.state.live is not None, lambda: not _disk(config).fault)
+    archivist = _archivist(config, room, database, root_pem)
 
     async def hand_out(session: str, to: Path, by: str) -> bundle.Report:
         return await export(room, paths.footage, root_pem, session, to, by)
@@ -164,8 +168,9 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run),
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
         *((("scrub", scrub.run),) if upkeep.scrub_days else ()),
-        ("certificate", partial(keyring.watch, room, signer, facts)),
+        ("certificate", partial(keyring.watch, room, signer, facts)), ("checkpoints", Checkpoints(room, signer, facts).run),
         *((("faces", advice.run),) if advice is not None else ()),
+        *((("archive", archivist.run),) if archivist is not None else ()),
     ), hand_out)
 
 
@@ -265,6 +270,31 @@ def _advice(config: Config, room: Room) -> FaceAdvice | None:
         comparer=program.FaceProgram(program.worker(face.engine)), still=partial(still, config.paths.run, door),
         enrolment=config.paths.state / "enrolment", limits=program.Limits(face.match_x1000, face.review_x1000),
         chip_limits=program.Limits(face.chip_match_x1000, face.chip_review_x1000), decoder=decoder))
+
+
+def _archivist(config: Config, room: Room, database: Database, root_pem: bytes) -> Archivist | None:
+    """The archive's follower, where one is configured. Where not, nothing of it is loaded."""
+    ours = config.archive
+    if ours.endpoint is None or ours.credentials is None:
+        return None
+    from edge import archivist
+    from edge.upload.archive import Archive, Place, Throttle, read_credentials
+    rules = archivist.Rules(
+        bucket_3y=ours.bucket_3y, bucket_6y=ours.bucket_6y, exam_kbps=ours.exam_kbps, day_kbps=ours.day_kbps, night_kbps=ours.night_kbps,
+        night=ours.night_hours, reread_days=ours.reread_days, late_h=ours.late_h)
+    throttle = Throttle(partial(archivist.kbps_now, room, rules))
+    path = ours.credentials
+
+    def stores() -> dict[str, Archive]:
+        access_key, secret_key = read_credentials(path)
+        return {bucket: Archive(Place(bucket, ours.endpoint, access_key, secret_key, ours.ca, ours.region), room.clock,
+                                lambda: room.instruments.clock().state == "synced", throttle)
+                for bucket in (ours.bucket_3y, ours.bucket_6y)}
+
+    return archivist.Archivist(
+        room, ArchiveLedger(database, ours.local_keep_days), stores, throttle, config.paths.footage, root_pem, rules,
+        random.Random(secrets.randbits(64)),  # noqa: S311 (jitter only)
+        keep_until=lambda session: session.sealed.keep_until if session.sealed else None)
 
 
 class Refused(Exception):

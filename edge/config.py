@@ -2,6 +2,7 @@
 
 Times are seconds unless the key says otherwise; paths may be relative to the file's own folder. Secrets are named by path, never
 written here. `python -m edge config` prints this table (docs/operators/configuration.md is that print; a test compares).
+(More than 400 lines: as long as there are keys.)
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -287,6 +289,51 @@ class EvidenceSection(_Section):
         return self
 
 
+class ArchiveSection(_Section):
+    """Off unless `endpoint` is given (docs/operators/archive.md)."""
+
+    endpoint: str | None = Field(default=None, description="address of an S3-compatible store with Object Lock; none: no archive. Plain "
+                                                           "http only to loopback")
+    bucket_3y: str = Field(default="evid-3y", min_length=3, max_length=63, description="bucket for what is kept up to four years")
+    bucket_6y: str = Field(default="evid-6y", min_length=3, max_length=63, description="bucket for what is kept longer")
+    credentials: Path | None = Field(default=None, description="file with two lines, access key and secret key, mode 0600; required with "
+                                                               "`endpoint`")
+    ca: Path | None = Field(default=None, description="certificate authorities for https, if not the system's")
+    region: str = Field(default="us-east-1", description="region the requests are signed for; most stores do not care")
+    exam_kbps: int = Field(default=0, ge=0, le=10_000_000,
+                           description="cap in kbit/s while a session is live; 0 rests: the exam comes first")
+    day_kbps: int = Field(default=2000, ge=0, le=10_000_000, description="cap in kbit/s otherwise; 0 rests")
+    night_kbps: int = Field(default=50_000, ge=0, le=10_000_000, description="cap in kbit/s in the hours of `night`; 0 rests")
+    night: str = Field(default="20-6", pattern=r"^([01]?[0-9]|2[0-3])-([01]?[0-9]|2[0-3])$", description="hours of the night, local time")
+    reread_days: int = Field(default=365, ge=1, le=366, description="days within which every archived file is read back and compared again")
+    late_h: int = Field(default=72, ge=1, le=24 * 30, description="hours after which a session that is not in the archive raises an alarm")
+    local_keep_days: int = Field(default=90, ge=1, le=2200,
+                                 description="days that footage stays on this disk at least, whether the archive has it or not")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _safe(cls, endpoint: str | None) -> str | None:
+        if endpoint is None:
+            return None
+        url = urlsplit(endpoint)
+        if "@" in endpoint:
+            raise ValueError("holds a user or password; the keys stand in the file that `credentials` names")
+        if url.scheme != "https" and not (url.scheme == "http" and url.hostname in ("localhost", "127.0.0.1", "::1")):
+            raise ValueError("must begin with https:// (plain http only to loopback)")
+        return endpoint
+
+    @model_validator(mode="after")
+    def _whole(self) -> ArchiveSection:
+        if self.endpoint is not None and self.credentials is None:
+            raise ValueError("`endpoint` needs `credentials`: the file with the keys")
+        return self
+
+    @property
+    def night_hours(self) -> tuple[int, int]:
+        since, until = self.night.split("-")
+        return int(since), int(until)
+
+
 class Config(_Section):
     """A whole configuration file."""
 
@@ -303,6 +350,7 @@ class Config(_Section):
     platform: PlatformSection
     evidence: EvidenceSection = EvidenceSection()
     upkeep: UpkeepSection = UpkeepSection()
+    archive: ArchiveSection = ArchiveSection()
     streams: tuple[StreamSection, ...] = Field(min_length=1, max_length=16, description="the cameras and microphones, in page order")
     sha256: str = Field(default="", exclude=True, description="digest of the file's bytes; set by the loader, stands in manifests")
 
@@ -370,8 +418,11 @@ def _resolve(config: Config, folder: Path) -> Config:
     photo = config.photo.model_copy(update={"decoder": folder / config.photo.decoder}) if config.photo.decoder else config.photo
     platform = config.platform.model_copy(update={
         name: folder / value for name in ("client_cert", "client_key", "ca") if (value := getattr(config.platform, name))})
+    archive = config.archive.model_copy(update={
+        name: folder / value for name in ("credentials", "ca") if (value := getattr(config.archive, name))})
     streams = tuple(s.model_copy(update={"credentials": folder / s.credentials}) if s.credentials else s for s in config.streams)
-    return config.model_copy(update={"paths": paths, "reader": reader, "photo": photo, "platform": platform, "streams": streams})
+    return config.model_copy(update={"paths": paths, "reader": reader, "photo": photo, "platform": platform, "archive": archive,
+                                     "streams": streams})
 
 
 def table() -> str:

@@ -72,12 +72,14 @@ def _source(room: Room, stream: str, kind: str) -> dict[str, Any]:
 
 
 def _flags(room: Room) -> list[str]:
-    """What the platform should know beside the states: of the device's key, until it is put right."""
+    """What the platform should know beside the states: of the device's key and the archive, until it is put right."""
     certificate = room.state.certificate
     over = certificate is not None and certificate.until_utc_us <= room.clock.now().utc_us
-    return [flag for flag, so in (("signer-lost", room.state.signer_lost), ("certificate-expired", over),
+    lost = room.state.archive_lost
+    return [*([f"archive-{lost.reason}"] if lost else []),
+            *(flag for flag, so in (("signer-lost", room.state.signer_lost), ("certificate-expired", over),
                                   ("certificate-expiring", certificate is not None and not over),
-                                  ("footage-damaged", bool(room.catalog.damages()))) if so]
+                                  ("footage-damaged", bool(room.catalog.damages()))) if so)]
 
 
 def heartbeat(room: Room) -> dict[str, Any]:

@@ -73,7 +73,14 @@ class Notary:
         return True
 
     async def step(self) -> bool:
-        """Do the first thing that is due; False if there is none."""
+        """Do the first thing that is due; False if there is none.
+
+        What is ordered is signed before any further books are closed: each manifest names the one before it, without a fork.
+        """
+        for session in self._room.state.sessions.values():
+            if session.revisions and session.revisions[-1].digest is None:
+                await self._sign_manifest(session)
+                return True
         for session in self._room.state.sessions.values():
             if session.opened is None:
                 continue
@@ -84,9 +91,6 @@ class Notary:
             if session.state is State.SEALING:
                 if await self._close_books(session):
                     return True
-            elif session.revisions and session.revisions[-1].digest is None:
-                await self._sign_manifest(session)
-                return True
             elif (session.late_segments or session.late_corrections or self._declared_too_much(session)) and await self._amend(session):
                 return True
         return False

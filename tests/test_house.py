@@ -254,7 +254,8 @@ ADDRESS = {
     # each foreign library and the only places that may name it; () = nowhere yet
     "av": ("capture/",), "cv2": ("capture/", "idcheck/face_worker.py"), "numpy": ("capture/", "idcheck/face_worker.py"),
     "dlib": ("idcheck/face_worker.py",), "sounddevice": ("capture/portaudio.py",),
-    "pyaudio": ("capture/portaudio.py",), "serial": ("idcheck/port.py",), "usb": ("idcheck/usb.py",), "boto3": (),
+    "pyaudio": ("capture/portaudio.py",), "serial": ("idcheck/port.py",), "usb": ("idcheck/usb.py",),
+    "boto3": ("upload/archive.py",), "botocore": ("upload/archive.py",),
     # the province; two clients of the room's own local socket; cameras, by onveef
     "httpx": ("upload/platform.py", "app.py", "drill.py", "capture/onvif.py"), "onveef": ("capture/onvif.py",),
     "openpyxl": ("rosterfile/table.py",), "weasyprint": ("web/paper.py",),

@@ -700,3 +700,23 @@ async def test_the_doors_may_open_while_the_platform_still_speaks(office: Office
     await opening
     assert room.state.sessions[SESSION].state is State.CHECKIN
     assert room.events(SESSION)[-1].event.kind == "CheckinOpened"
+
+
+async def test_manifests_follow_each_other_without_a_fork(office: Office) -> None:
+    """A revision of one session is ordered while another closes its books: what is ordered first is signed first, and named by the next."""
+    await office.sealed(SESSION)
+    await office.advance(State.CHECKIN, LATER)
+    await office.settle()
+    await office.advance(State.SEALING, LATER)
+    await office.record(LATER)
+    opened = office.hall.room.state.sessions[SESSION].opened
+    assert opened
+    await office.hall.segment("cam-front", opened.at.plus(US), opened.at.plus(2 * US))        # comes to light late
+    while office.hall.room.state.sessions[LATER].state is not State.SEALED:
+        assert await office.notary.step()
+    await office.hall.clock.pass_time(3)            # only now is the late segment due
+    await office.settle()
+    signed = sorted(({**each.payload, "id": each.digest} for session in (SESSION, LATER)
+                     for each in office.signed("session-manifest", session)), key=lambda d: d["journal"]["last"])
+    assert len(signed) == 3
+    assert [each["prev"].get("manifest_sha256") for each in signed] == [None, *(each["id"] for each in signed[:-1])]

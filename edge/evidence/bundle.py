@@ -18,20 +18,23 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 from edge import durable
 from edge.clock import parse_utc
-from edge.evidence import checks, envelope
+from edge.evidence import checks, envelope, files
 from edge.evidence.chain import parse, to_line
-from edge.evidence.envelope import EnvelopeError, Opened
-from edge.evidence.keys import Role, fingerprint, read_certificates
+from edge.evidence.envelope import Opened
+from edge.evidence.fault import Fault
+from edge.evidence.files import Place, Progress
+from edge.evidence.keys import Role
 from edge.evidence.manifest import ABSENT
+from edge.evidence.report import Findings, Second
+from edge.evidence.report import Report as Report  # what `verify` gives: callers know it from here
+from edge.evidence.revocation import NONE, Revocations
 from edge.sessions.events import Recorded, SegmentStored
-
-Verdict = Literal["PASS", "PASS WITH DECLARED GAPS", "FAIL"]
 
 OPEN_NAME, OPEN_RECEIPT_NAME = "session-open.dsse.json", "receipt-open.dsse.json"
 ROOT_NAME, JOURNAL_NAME, SUMS_NAME, GUIDE_NAME = "root.pem", "journal.jsonl", "SHA256SUMS", "VERIFY.md"
@@ -98,6 +101,13 @@ def write_bundle(folder: Path, contents: Contents, footage: Path, progress: Call
     return missing
 
 
+def write_documents(folder: Path, contents: Contents) -> None:
+    """Everything of a bundle but the media, into a folder that is there: for a session whose media lie elsewhere (`verify(place=…)`)."""
+    newest: dict[str, Any] = parse(base64.b64decode(parse(contents.manifests[max(contents.manifests)])["payload"]))
+    for name, data in _small_files(contents, newest).items():
+        _put(folder / name, io.BytesIO(data))
+
+
 def _small_files(contents: Contents, newest: dict[str, Any]) -> dict[str, bytes]:
     """Everything of a bundle but the media, by name."""
     return {
@@ -120,70 +130,50 @@ def _put(path: Path, source: BinaryIO) -> None:
 
 # ---- verify -----------------------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The verdict and its grounds. `first`: the first thing that is wrong, empty if nothing is. `lines`: all that was found, in order.
+class _Folder(Findings):
+    """Findings about the documents of one folder."""
 
-    `had_receipts`: the newest manifest is answered by the platform. Without that the most that can be said is "complete at most up to the
-    last manifest shown". `root_sha256`: fingerprint of the root that was trusted, to be compared with the one the authority has published.
-    """
+    __slots__ = ("folder",)
 
-    verdict: Verdict
-    first: str
-    lines: tuple[str, ...]
-    had_receipts: bool = False
-    root_sha256: str = ""
-    session: str = ""
-    revision: int = 0
-    manifest_sha256: str = ""
-    segments: int = 0
-    gaps: int = 0
-
-
-@dataclass(slots=True)
-class _Findings:
-    folder: Path
-    root: bytes
-    lines: list[str] = field(default_factory=list)
-    first: str = ""
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
-
-    def wrong(self, text: str) -> None:
-        self.first = self.first or text
-        self.lines.append(f"WRONG: {text}")
+    def __init__(self, folder: Path, revocations: Revocations, second: Second | None) -> None:
+        super().__init__(b"", revocations, second)
+        self.folder = folder
 
     def read(self, name: str, payload_type: str, role: Role, moment: str, at_utc_us: int | None = None) -> Opened | None:
         """The document of the envelope `name`, or None after saying why not. Judged at `at_utc_us`, else at the document's own `moment`."""
         path = self.folder / name
         try:
             if path.is_symlink() or not path.is_file():
-                raise EnvelopeError("missing", "the file is missing")
+                raise FileNotFoundError
             data = path.read_bytes()
-            opened = envelope.read_envelope(data, self.root, payload_type, role, None)
-            at = parse_utc(str(opened.payload.get(moment))) if at_utc_us is None else at_utc_us
-            return envelope.read_envelope(data, self.root, payload_type, role, at)
-        except (ValueError, OverflowError, OSError) as error:
-            self.wrong(f"{name}: {error}")
-            return None
+        except FileNotFoundError:
+            self.wrong(f"{name}: the file is missing", "missing-document")
+        except OSError as error:
+            self.wrong(f"{name}: {error}", "unreadable-document")
+        else:
+            return self.open(name, data, payload_type, role, moment, at_utc_us)
+        return None
 
 
-def verify(folder: Path, root_pem: bytes | None = None, progress: Callable[[int, int], None] | None = None) -> Report:
+def verify(folder: Path, root_pem: bytes | None = None, progress: Progress | None = None, *, revocations: Revocations = NONE,
+           place: Place | None = None, second: Second | None = None) -> Report:
     """Check an exported session in full. `root_pem`: the root to trust; without it the folder's own, whose fingerprint must then be
-    compared with the published one. `progress(done, total)` in bytes of media read. Never raises for what is in the folder."""
-    found = _Findings(folder, root_pem or b"")
-    fingerprint_of_root = _root(found, root_pem)
+    compared with the published one. `progress(done, total)` in bytes of media read. Never raises for what is in the folder.
+
+    `place`: where the media lie if not in the folder (a session judged in the room's own store); then nothing is said of stray files.
+    """
+    found = _Folder(folder, revocations, second)
+    fingerprint_of_root = found.trust(root_pem, folder / ROOT_NAME)
     revisions = sorted(int(m[1]) for m in map(_MANIFEST_NAME.fullmatch, _names(folder)) if m)
     if not revisions:
         found.wrong(f"{folder} holds no manifest: it is not an exported session, or its manifest was taken away")
     if not fingerprint_of_root or not revisions:
-        return Report("FAIL", found.first, tuple(found.lines), root_sha256=fingerprint_of_root)
+        return Report("FAIL", found.first, tuple(found.lines), root_sha256=fingerprint_of_root, findings=tuple(found.faults))
     if revisions != list(range(1, revisions[-1] + 1)):
-        found.wrong(f"revisions are missing: there are manifests {', '.join(map(str, revisions))}")
+        found.wrong(f"revisions are missing: there are manifests {', '.join(map(str, revisions))}", "revision")
     manifests, answered = _manifests(found, revisions)
     if not manifests or revisions[-1] not in manifests:
-        return Report("FAIL", found.first, tuple(found.lines), root_sha256=fingerprint_of_root)
+        return Report("FAIL", found.first, tuple(found.lines), root_sha256=fingerprint_of_root, findings=tuple(found.faults))
     newest = manifests[revisions[-1]]
     document = newest.payload
     opening = _open(found, list(manifests.values()))
@@ -191,20 +181,28 @@ def verify(folder: Path, root_pem: bytes | None = None, progress: Callable[[int,
         found.wrong(problem)
     for problem in checks.entries(document):
         found.wrong(problem)
-    for problem in checks.files(folder, document, progress):
+    for problem in files.segments(checks.own_paths(document), place or files.below(folder), progress):
         found.wrong(problem)
     for problem in checks.timeline(document):
         found.wrong(problem)
     for problem in checks.journal(folder / JOURNAL_NAME, {rev: each.payload for rev, each in manifests.items()}, opening):
         found.wrong(problem)
-    _strays(found, document)
-    for gap in document["gaps"]:
-        found.note(f"declared gap: {gap['stream']} {gap['from_utc']} – {gap['to_utc']} ({checks.seconds(gap['dur_us'])}), {gap['reason']}")
+    if place is None:
+        _strays(found, document)
+    _by_its_own_word(found, document)
     _claim(found, answered, revisions[-1])
     gaps = len(document["gaps"])
-    verdict: Verdict = "FAIL" if found.first else "PASS WITH DECLARED GAPS" if gaps else "PASS"
-    return Report(verdict, found.first, tuple(found.lines), answered, fingerprint_of_root, document["session"]["id"], revisions[-1],
-                  newest.digest, len(document["segments"]), gaps)
+    return Report(found.verdict(gaps), found.first, tuple(found.lines), answered, fingerprint_of_root, document["session"]["id"],
+                  revisions[-1], newest.digest, len(document["segments"]), gaps, tuple(found.faults))
+
+
+def _by_its_own_word(found: Findings, document: dict[str, Any]) -> None:
+    """What the room itself says is missing, and what was recorded but is not fit to be seen or heard: no fault of the evidence."""
+    for gap in document["gaps"]:
+        found.note(f"declared gap: {gap['stream']} {gap['from_utc']} – {gap['to_utc']} ({checks.seconds(gap['dur_us'])}), {gap['reason']}")
+    for each in document.get("impairments", ()):
+        until = f" – {each['until_utc']}" if isinstance(each.get("until_utc"), str) else ", to the end"
+        found.note(f"the room's own watcher: {each['stream']} {each['rule']} from {each['since_utc']}{until}")
 
 
 def _names(folder: Path) -> list[str]:
@@ -214,22 +212,7 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _root(found: _Findings, root_pem: bytes | None) -> str:
-    try:
-        if root_pem is None:
-            found.root = (found.folder / ROOT_NAME).read_bytes()
-        sha256 = fingerprint(read_certificates(found.root)[0])
-    except (OSError, ValueError) as error:
-        found.wrong(f"there is no root certificate that could be trusted: {error}")
-        return ""
-    if root_pem is None:
-        found.note(f"trusted: the root.pem of this very folder. Compare its SHA-256 with the one the authority has published: {sha256}")
-    else:
-        found.note(f"trusted: the root certificate that was given, SHA-256 {sha256}")
-    return sha256
-
-
-def _manifests(found: _Findings, revisions: list[int]) -> tuple[dict[int, Opened], bool]:
+def _manifests(found: _Folder, revisions: list[int]) -> tuple[dict[int, Opened], bool]:
     """Every revision that holds, and whether the platform has answered the newest one."""
     manifests: dict[int, Opened] = {}
     answered = False
@@ -244,10 +227,10 @@ def _manifests(found: _Findings, revisions: list[int]) -> tuple[dict[int, Opened
         misshapen = checks.shape(opened.payload)
         document = opened.payload
         if misshapen or document["revision"] != revision:
-            found.wrong(f"{manifest_name(revision)}: {misshapen or 'it holds another revision'}")
+            found.wrong(f"{manifest_name(revision)}: {misshapen or 'it holds another revision'}", "other-document")
             continue
         if (document["device"]["id"], document["device"]["cert_sha256"]) != (opened.name, opened.cert_sha256):
-            found.wrong(f"{manifest_name(revision)}: signed by another device than it names")
+            found.wrong(f"{manifest_name(revision)}: signed by another device than it names", "role")
         found.note(f"manifest revision {revision}: signed by device {opened.name}, id {opened.digest}")
         manifests[revision] = opened
         newest = revision == revisions[-1]
@@ -255,7 +238,7 @@ def _manifests(found: _Findings, revisions: list[int]) -> tuple[dict[int, Opened
     return manifests, answered
 
 
-def _answer(found: _Findings, name: str, receipt: Opened, answers: Opened, kind: str, newest: bool) -> bool:
+def _answer(found: _Folder, name: str, receipt: Opened, answers: Opened, kind: str, newest: bool) -> bool:
     """Whether the receipt answers that document; a rejection of the newest revision is wrong, of an older one a note."""
     says = receipt.payload
     document = answers.payload
@@ -265,10 +248,12 @@ def _answer(found: _Findings, name: str, receipt: Opened, answers: Opened, kind:
         expected["revision"] = document["revision"]
     for key, value in expected.items():
         if says.get(key) != value:
-            found.wrong(f"{name}: the receipt is for another {'document' if key == 'digest' else key}: {says.get(key)!r}, not {value!r}")
+            found.wrong(f"{name}: the receipt is for another {'document' if key == 'digest' else key}: {says.get(key)!r}, not {value!r}",
+                        "receipt")
             return False
     if says.get("verdict") != "accepted":
-        (found.wrong if newest else found.note)(f"{name}: the platform did not accept it: {says.get('reasons')!r}")
+        rejected = Fault("rejected", f"{name}: the platform did not accept it: {says.get('reasons')!r}")
+        (found.wrong if newest else found.note)(rejected)
         return False
     found.note(f"{name}: accepted by {receipt.name} at {says['received_utc']}, its number {says.get('platform_seq')}")
     made = document.get("made_utc", document.get("opened_utc", ""))
@@ -277,7 +262,7 @@ def _answer(found: _Findings, name: str, receipt: Opened, answers: Opened, kind:
     return True
 
 
-def _open(found: _Findings, manifests: list[Opened]) -> dict[str, Any] | None:
+def _open(found: _Folder, manifests: list[Opened]) -> dict[str, Any] | None:
     """The session-open, if it and its receipt are those that the manifests name."""
     receipt = None
     if OPEN_RECEIPT_NAME in _names(found.folder):
@@ -286,19 +271,20 @@ def _open(found: _Findings, manifests: list[Opened]) -> dict[str, Any] | None:
     opened = found.read(OPEN_NAME, envelope.SESSION_OPEN, "device", "opened_utc", at)
     problem = None if opened is None else next(checks.same_session(opened.payload, manifests[0].payload), None)
     if problem is not None:
-        found.wrong(f"{OPEN_NAME}: {problem}")
+        found.wrong(f"{OPEN_NAME}: {problem}", "other-document")
     if opened is None or problem is not None:
         return None
     for each in manifests:
         named = each.payload["open"]
         if named["open_sha256"] != opened.digest:
-            found.wrong(f"{OPEN_NAME}: revision {each.payload['revision']} names another session-open")
+            found.wrong(f"{OPEN_NAME}: revision {each.payload['revision']} names another session-open", "open")
         if named["open_receipt_sha256"] == ABSENT:
             continue
         if receipt is None:
-            found.wrong(f"{OPEN_RECEIPT_NAME} is missing or does not hold, though revision {each.payload['revision']} names it")
+            found.wrong(f"{OPEN_RECEIPT_NAME} is missing or does not hold, though revision {each.payload['revision']} names it",
+                        "open")
         elif receipt.digest != named["open_receipt_sha256"]:
-            found.wrong(f"{OPEN_RECEIPT_NAME}: revision {each.payload['revision']} names another receipt")
+            found.wrong(f"{OPEN_RECEIPT_NAME}: revision {each.payload['revision']} names another receipt", "open")
     if receipt is not None:
         _answer(found, OPEN_RECEIPT_NAME, receipt, opened, "session-open", True)
     else:
@@ -306,25 +292,25 @@ def _open(found: _Findings, manifests: list[Opened]) -> dict[str, Any] | None:
     return opened.payload
 
 
-def _strays(found: _Findings, document: dict[str, Any]) -> None:
+def _strays(found: _Folder, document: dict[str, Any]) -> None:
     """Files that no manifest names: footage among them is wrong, anything else is a note."""
-    known = {entry["path"] for entry in document["segments"]} | {checks.sidecar_path(entry) for entry in document["segments"]}
+    known = {entry["path"] for entry in document["segments"]} | {files.sidecar_path(entry) for entry in document["segments"]}
     for path in sorted((found.folder / "segments").rglob("*")):
         name = path.relative_to(found.folder).as_posix()
         if (path.is_dir() and not path.is_symlink()) or name in known:
             continue
         if path.suffix in (".mp4", ".json"):
-            found.wrong(f"{name}: no manifest names this file, nothing proves it")
+            found.wrong(f"{name}: no manifest names this file, nothing proves it", "extra-file")
         else:
             found.note(f"{name}: not part of the session")
     try:
         if (found.folder / SUMS_NAME).read_bytes() != checks.sums(document):
-            found.wrong(f"{SUMS_NAME} says other than the signed manifest")
+            found.wrong(f"{SUMS_NAME} says other than the signed manifest", "sums")
     except OSError as error:
         found.note(f"{SUMS_NAME} cannot be read ({error.strerror}); it proves nothing by itself")
 
 
-def _claim(found: _Findings, answered: bool, revision: int) -> None:
+def _claim(found: _Folder, answered: bool, revision: int) -> None:
     if answered:
         found.note(f"checked with platform receipts: revision {revision} is what the platform holds")
     else:

@@ -7,17 +7,16 @@ Called by `bundle` only.
 
 from __future__ import annotations
 
-import json
 import re
-import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge import durable
 from edge.clock import Stamp, iso_utc, parse_utc
 from edge.evidence import chain
 from edge.evidence.chain import GENESIS, canonical, sha256_hex
+from edge.evidence.fault import Fault
+from edge.evidence.files import sidecar_path
 from edge.evidence.manifest import MANIFEST_TYPE, RoomFacts, find_gaps, manifest, segment_path, session_open
 from edge.sessions.events import Recorded, SegmentStored
 
@@ -26,64 +25,68 @@ MEDIA_TOLERANCE_US = 1_000_000
 GAP_TOLERANCE_US = 100_000
 JOURNAL_MAX_BYTES = 256 << 20
 
-_HEX64 = re.compile(r"[0-9a-f]{64}")
+HEX64 = re.compile(r"[0-9a-f]{64}")
 _STREAM = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-_UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
+UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 
 Shape = Any
 """A type, a pattern, [shape] for a list of it, {key: shape} for an object with at least these keys."""
 
 SEGMENT_SHAPE: dict[str, Shape] = {
-    "stream": _STREAM, "n": int, "seq": int, "path": str, "run": str, "start_utc": _UTC, "end_utc": _UTC, "start_boot_us": int,
-    "end_boot_us": int, "boot_id": str, "dur_us": int, "frame_us": int, "bytes": int, "sha256": _HEX64, "sidecar_sha256": _HEX64,
-    "codec": str, "end_reason": str, "recovered": bool, "clock_state": str, "journal_seq": int, "prev": _HEX64,
+    "stream": _STREAM, "n": int, "seq": int, "path": str, "run": str, "start_utc": UTC, "end_utc": UTC, "start_boot_us": int,
+    "end_boot_us": int, "boot_id": str, "dur_us": int, "frame_us": int, "bytes": int, "sha256": HEX64, "sidecar_sha256": HEX64,
+    "codec": str, "end_reason": str, "recovered": bool, "clock_state": str, "journal_seq": int, "prev": HEX64,
 }
-_MOMENT_SHAPE: dict[str, Shape] = {"utc": _UTC, "boot_us": int, "boot_id": str}
+_MOMENT_SHAPE: dict[str, Shape] = {"utc": UTC, "boot_us": int, "boot_id": str}
 MANIFEST_SHAPE: dict[str, Shape] = {
-    "type": str, "revision": int, "made_utc": _UTC, "site": str, "room": str, "outcome": str,
-    "session": {"id": str, "plan_id": str, "plan_sha256": _HEX64, "kind": str, "scheduled_start": _UTC, "duration_min": int,
-                "opened_utc": _UTC, "closed_utc": _UTC, "sealed_utc": _UTC},
-    "device": {"id": str, "cert_sha256": _HEX64, "boot_id": str, "sw_version": str, "sw_sha256": _HEX64, "config_sha256": _HEX64},
+    "type": str, "revision": int, "made_utc": UTC, "site": str, "room": str, "outcome": str,
+    "session": {"id": str, "plan_id": str, "plan_sha256": HEX64, "kind": str, "scheduled_start": UTC, "duration_min": int,
+                "opened_utc": UTC, "closed_utc": UTC, "sealed_utc": UTC},
+    "device": {"id": str, "cert_sha256": HEX64, "boot_id": str, "sw_version": str, "sw_sha256": HEX64, "config_sha256": HEX64},
     "counters": {"session_seq": int, "opened_total": int, "closed_total": int, "hw_counter_kind": str},
-    "prev": {}, "open": {"open_sha256": _HEX64, "open_receipt_sha256": str},
-    "journal": {"first": int, "last": int, "count": int, "head_sha256": _HEX64, "rows_sha256": _HEX64},
+    "prev": {}, "open": {"open_sha256": HEX64, "open_receipt_sha256": str},
+    "journal": {"first": int, "last": int, "count": int, "head_sha256": HEX64, "rows_sha256": HEX64},
     "interval": {"start": _MOMENT_SHAPE, "end": _MOMENT_SHAPE},
-    "roster": {"version": int, "count": int, "sha256": _HEX64, "source": str, "hmac_key_id": str},
+    "roster": {"version": int, "count": int, "sha256": HEX64, "source": str, "hmac_key_id": str},
     "attendance": [{"candidate_id": str, "result": str, "journal_seq": int}],
-    "identity_checks": [{"result": str, "at": _UTC, "journal_seq": int}],
-    "staff": [{"staff_id": str, "role": str, "at": _UTC, "journal_seq": int}],
-    "signers": [{"staff_id": str, "role": str, "at": _UTC, "statement": str}],
+    "identity_checks": [{"result": str, "at": UTC, "journal_seq": int}],
+    "staff": [{"staff_id": str, "role": str, "at": UTC, "journal_seq": int}],
+    "signers": [{"staff_id": str, "role": str, "at": UTC, "statement": str}],
     "preflight": {"readings": {}, "waivers": [{}], "exits_checked": [{}]},
     "incidents": [{}],
     "streams": [{"id": _STREAM, "kind": str, "expected": bool, "codecs": [str]}],
     "segments": [SEGMENT_SHAPE],
-    "gaps": [{"stream": _STREAM, "from_utc": _UTC, "to_utc": _UTC, "dur_us": int, "reason": str, "journal_seq": int}],
+    "gaps": [{"stream": _STREAM, "from_utc": UTC, "to_utc": UTC, "dur_us": int, "reason": str, "journal_seq": int}],
     "clock": {"require_sync": bool, "at_open": str, "states": {}, "steps": [{}]},
     "totals": {}, "retention": {"policy": str, "keep_until": str, "basis": str},
 }
-_OPTIONAL = {"amends", "amend_reason_sha256"}
+OPTIONAL: dict[str, Shape] = {
+    "amends": HEX64, "amend_reason_sha256": HEX64,
+    "impairments": [{"stream": _STREAM, "rule": str, "since_utc": UTC, "journal_seq": int}],
+}
+"""Parts that are left out where they have nothing to say."""
 
 
 def shape(document: dict[str, Any]) -> str:
     """What is amiss with the form of a manifest; empty if nothing is. Values are judged by the checks that follow."""
     if document.get("type") != MANIFEST_TYPE:
         return f"it is a {document.get('type')!r}, not a {MANIFEST_TYPE}"
-    if unknown := set(document) - set(MANIFEST_SHAPE) - _OPTIONAL:
+    if unknown := set(document) - set(MANIFEST_SHAPE) - set(OPTIONAL):
         return f"it holds parts that this verifier does not know: {', '.join(sorted(unknown))}"
-    return _misfit(document, MANIFEST_SHAPE, "")
+    return misfit(document, MANIFEST_SHAPE | {key: each for key, each in OPTIONAL.items() if key in document}, "")
 
 
-def _misfit(value: Any, wanted: Shape, where: str) -> str:
+def misfit(value: Any, wanted: Shape, where: str) -> str:
     if isinstance(wanted, dict):
         if not isinstance(value, dict):
             return f"{where or 'it'} is not an object"
-        return next(filter(None, (_misfit(value.get(key), each, f"{where}.{key}".lstrip(".")) for key, each in wanted.items())), "")
+        return next(filter(None, (misfit(value.get(key), each, f"{where}.{key}".lstrip(".")) for key, each in wanted.items())), "")
     if isinstance(wanted, list):
         if not isinstance(value, list):
             return f"{where} is not a list"
-        return next(filter(None, (_misfit(each, wanted[0], f"{where}[{index}]") for index, each in enumerate(value))), "")
+        return next(filter(None, (misfit(each, wanted[0], f"{where}[{index}]") for index, each in enumerate(value))), "")
     if isinstance(wanted, re.Pattern):
-        good = isinstance(value, str) and wanted.fullmatch(value) and (wanted is not _UTC or _is_time(value))
+        good = isinstance(value, str) and wanted.fullmatch(value) and (wanted is not UTC or _is_time(value))
         return "" if good else f"{where} does not have its form"
     return "" if type(value) is wanted else f"{where} is not {wanted.__name__}"
 
@@ -97,62 +100,58 @@ def _is_time(text: str) -> bool:
 
 # ---- documents against each other -------------------------------------------------------------------------------------
 
-def same_session(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+def same_session(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Fault]:
     """Two documents of the device speak of the same session, room and device."""
     for key, inner in (("session", "id"), ("device", "id")):
         mine, yours = (each.get(key) for each in (one, other))
         if not isinstance(mine, dict) or not isinstance(yours, dict) or mine.get(inner) != yours.get(inner):
-            yield f"it speaks of another {key}"
+            yield Fault("other-document", f"it speaks of another {key}")
     if one.get("room") != other.get("room"):
-        yield "it speaks of another room"
+        yield Fault("other-document", "it speaks of another room")
 
 
-def revisions(documents: Sequence[dict[str, Any]], digests: Sequence[str]) -> Iterator[str]:
+def revisions(documents: Sequence[dict[str, Any]], digests: Sequence[str]) -> Iterator[Fault]:
     """Each revision amends the one before by its id and only adds to its segments."""
     for index, (document, before) in enumerate(zip(documents[1:], documents, strict=False)):
         name = f"revision {document['revision']}"
-        yield from (f"{name}: {problem}" for problem in same_session(document, before))
+        yield from (Fault("other-document", f"{name}: {problem}") for problem in same_session(document, before))
         if document.get("amends") != digests[index]:
-            yield f"{name} does not amend revision {before['revision']} as it is shown"
+            yield Fault("revision", f"{name} does not amend revision {before['revision']} as it is shown")
         kept = {(entry["stream"], entry["n"]): entry for entry in document["segments"]}
         for entry in before["segments"]:
             if kept.get((entry["stream"], entry["n"])) != entry:
-                yield f"{name} left out or changed segment {entry['path']} of revision {before['revision']}"
+                yield Fault("revision", f"{name} left out or changed segment {entry['path']} of revision {before['revision']}")
     if documents and documents[0]["revision"] == 1 and "amends" in documents[0]:
-        yield "revision 1 amends something: it is not the first"
+        yield Fault("revision", "revision 1 amends something: it is not the first")
 
 
-def entries(document: dict[str, Any]) -> Iterator[str]:
+def entries(document: dict[str, Any]) -> Iterator[Fault]:
     """Numbers without a hole, paths as they must be, each entry's hash in the next, totals as they add up."""
     n, prev, stream, seen = 0, GENESIS, "", set()
     for entry in document["segments"]:
         if entry["stream"] != stream:
             if entry["stream"] in seen:
-                yield f"the segments of {entry['stream']} are torn apart"
+                yield Fault("manifest", f"the segments of {entry['stream']} are torn apart")
             n, prev, stream = 0, GENESIS, entry["stream"]
             seen.add(stream)
         n += 1
         if entry["n"] != n:
-            yield f"segment {n} of {stream} is missing: the next one shown is {entry['n']}"
+            yield Fault("manifest", f"segment {n} of {stream} is missing: the next one shown is {entry['n']}")
             n = entry["n"]
         if entry["prev"] != prev:
-            yield f"the chain of {stream} is broken at segment {n}"
+            yield Fault("manifest", f"the chain of {stream} is broken at segment {n}")
         if entry["path"] != segment_path(stream, n, entry["sha256"]):
-            yield f"segment {n} of {stream} has a path that is not its own: {entry['path']!r}"
+            yield Fault("manifest", f"segment {n} of {stream} has a path that is not its own: {entry['path']!r}")
         prev = sha256_hex(canonical(entry))
     for stream in sorted({each["id"] for each in document["streams"]} | seen):
         mine, holes = ([entry for entry in document[part] if entry["stream"] == stream] for part in ("segments", "gaps"))
         sums_up = {"segments": len(mine), "bytes": sum(s["bytes"] for s in mine), "dur_us": sum(s["dur_us"] for s in mine),
                    "gaps": len(holes), "gap_us": sum(g["dur_us"] for g in holes)}
         if document["totals"].get(stream) != sums_up:
-            yield f"the totals of {stream} are not what its segments and gaps add up to"
+            yield Fault("manifest", f"the totals of {stream} are not what its segments and gaps add up to")
 
 
 # ---- files ------------------------------------------------------------------------------------------------------------
-
-def sidecar_path(entry: Mapping[str, Any]) -> str:
-    return str(entry["path"]).removesuffix(".mp4") + ".json"
-
 
 def sums(document: Mapping[str, Any]) -> bytes:
     """`SHA256SUMS` of the media and sidecars as the manifest has them, in sha256sum's own form."""
@@ -160,69 +159,29 @@ def sums(document: Mapping[str, Any]) -> bytes:
                    for entry in document["segments"]).encode()
 
 
-def files(folder: Path, document: dict[str, Any], progress: Callable[[int, int], None] | None) -> Iterator[str]:
-    """Each segment and sidecar is there, of its size and digest, and the sidecar says what the manifest says."""
-    done, total = 0, sum(entry["bytes"] for entry in document["segments"])
-    for entry in document["segments"]:
-        if entry["path"] != segment_path(entry["stream"], entry["n"], entry["sha256"]):
-            continue                # said by `entries`; nothing outside the folder is opened
-        yield from _file(folder / entry["path"], entry["path"], entry["sha256"], entry["bytes"])
-        fault = next(_file(folder / sidecar_path(entry), sidecar_path(entry), entry["sidecar_sha256"], None), None)
-        if fault is not None:
-            yield fault
-        else:
-            yield from _sidecar(folder / sidecar_path(entry), entry)
-        done += entry["bytes"]
-        if progress:
-            progress(done, total)
-
-
-def _file(path: Path, name: str, sha256: str, size: int | None) -> Iterator[str]:
-    try:
-        facts = path.lstat()
-        if not stat.S_ISREG(facts.st_mode):
-            yield f"not a plain file: {name}"
-        elif size is not None and facts.st_size != size:
-            yield f"altered {name}: {facts.st_size} bytes, not {size}"
-        elif durable.sha256_file(path) != sha256:
-            yield f"altered {name}: its SHA-256 is not the one in the manifest"
-    except FileNotFoundError:
-        yield f"missing {name}"
-    except OSError as error:
-        yield f"unreadable {name}: {error.strerror}"
-
-
-def _sidecar(path: Path, entry: Mapping[str, Any]) -> Iterator[str]:
-    try:
-        said = json.loads(path.read_bytes())
-        claims = {key: said[key] for key in ("stream", "seq", "run", "boot_id", "dur_us", "frame_us", "bytes", "sha256", "codec",
-                                             "end_reason", "recovered", "clock_state")}
-        for end in ("start", "end"):
-            claims |= {f"{end}_utc": iso_utc(said[end]["utc_us"]), f"{end}_boot_us": said[end]["boot_us"]}
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
-        yield f"the sidecar {sidecar_path(entry)} cannot be read: {error!r}"
-        return
-    for key, value in claims.items():
-        if entry[key] != value or type(entry[key]) is not type(value):
-            yield f"the sidecar {sidecar_path(entry)} and the manifest disagree about {key}"
+def own_paths(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entries whose path is the one that they must have; the others are said by `entries`, and nothing of theirs is opened."""
+    return [entry for entry in document["segments"] if entry["path"] == segment_path(entry["stream"], entry["n"], entry["sha256"])]
 
 
 # ---- time -------------------------------------------------------------------------------------------------------------
 
-def timeline(document: dict[str, Any]) -> Iterator[str]:
+def timeline(document: dict[str, Any]) -> Iterator[Fault]:
     """Every expected stream covers the interval, or says what it lacks; a segment holds about as much as it says to cover."""
     stepped = bool(document["clock"]["steps"])
     for entry in document["segments"]:
         covered = entry["end_boot_us"] - entry["start_boot_us"]
         if abs(covered - entry["dur_us"]) > MEDIA_TOLERANCE_US:
-            yield f"{entry['path']} says to cover {seconds(covered)} but holds {seconds(entry['dur_us'])}"
+            yield Fault("times", f"{entry['path']} says to cover {seconds(covered)} but holds {seconds(entry['dur_us'])}")
         if abs(parse_utc(entry["end_utc"]) - parse_utc(entry["start_utc"]) - covered) > MEDIA_TOLERANCE_US and not stepped:
-            yield f"{entry['path']} has another length by the wall clock than by the boot clock, and no clock step is declared"
+            yield Fault("times", f"{entry['path']} has another length by the wall clock than by the boot clock, "
+                                 "and no clock step is declared")
     start, end = (_stamp(document["interval"][each]) for each in ("start", "end"))
     expected = [each["id"] for each in document["streams"] if each["expected"]]
     for hole in find_gaps(map(_stored, document["segments"]), expected, start, end):
         if not any(_covers(gap, hole.stream, hole.from_utc_us, hole.to_utc_us) for gap in document["gaps"]):
-            yield f"UNDECLARED GAP {hole.stream} {iso_utc(hole.from_utc_us)} – {iso_utc(hole.to_utc_us)} ({seconds(hole.dur_us)})"
+            yield Fault("undeclared-gap", f"UNDECLARED GAP {hole.stream} {iso_utc(hole.from_utc_us)} – {iso_utc(hole.to_utc_us)} "
+                                          f"({seconds(hole.dur_us)})")
 
 
 def seconds(us: int) -> str:
@@ -248,7 +207,7 @@ def _stored(entry: dict[str, Any]) -> SegmentStored:
 
 # ---- journal ----------------------------------------------------------------------------------------------------------
 
-def journal(path: Path, documents: Mapping[int, dict[str, Any]], opening: dict[str, Any] | None) -> Iterator[str]:
+def journal(path: Path, documents: Mapping[int, dict[str, Any]], opening: dict[str, Any] | None) -> Iterator[Fault]:
     """Each row is what its hash says, the signed manifests bind exactly these rows, and the rows give exactly these manifests."""
     try:
         if path.is_symlink() or path.stat().st_size > JOURNAL_MAX_BYTES:
@@ -258,50 +217,55 @@ def journal(path: Path, documents: Mapping[int, dict[str, Any]], opening: dict[s
             raise ValueError("its last line is cut off")
         rows = [chain.from_line(line) for line in lines]
     except (OSError, ValueError) as error:
-        yield f"{path.name} cannot be read: {error}"
+        yield Fault("journal", f"{path.name} cannot be read: {error}")
         return
     if (bad := chain.verify(rows, whole=False)) is not None:
-        yield f"{path.name}: row {bad} was changed or is out of its place"
+        yield Fault("journal", f"{path.name}: row {bad} was changed or is out of its place")
         return
+    yield from rows_make(path.name, rows, documents, opening)
+
+
+def rows_make(name: str, rows: list[Recorded], documents: Mapping[int, dict[str, Any]], opening: dict[str, Any] | None) -> Iterator[Fault]:
+    """The signed manifests (by revision) bind exactly these rows of one session, and the rows give exactly these manifests."""
     for revision, document in documents.items():
         bound = document["journal"]
         mine = [row for row in rows if row.seq <= bound["last"]]
         listed = sha256_hex("".join(f"{row.seq} {row.hash}\n" for row in mine).encode())
         if len(mine) != bound["count"] or listed != bound["rows_sha256"]:
-            yield f"{path.name}: the rows up to {bound['last']} are not those that revision {revision} was made of"
+            yield Fault("journal", f"{name}: the rows up to {bound['last']} are not those that revision {revision} was made of")
             return
         yield from _rebuilt(mine, document, revision)
     if opening is not None:
         yield from _rebuilt_open(rows, opening)
     if any(row.event.session != documents[max(documents)]["session"]["id"] for row in rows):
-        yield f"{path.name} holds rows of another session"
+        yield Fault("journal", f"{name} holds rows of another session")
 
 
-def _rebuilt(rows: list[Recorded], document: dict[str, Any], revision: int) -> Iterator[str]:
+def _rebuilt(rows: list[Recorded], document: dict[str, Any], revision: int) -> Iterator[Fault]:
     try:
         built = manifest(rows, _room(document), revision)
         canonical(built)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        yield f"the journal's rows do not make a manifest: {error}"
+        yield Fault("journal", f"the journal's rows do not make a manifest: {error}")
         return
     yield from _differences(f"revision {revision}: the manifest", built, document)
 
 
-def _rebuilt_open(rows: list[Recorded], opening: dict[str, Any]) -> Iterator[str]:
+def _rebuilt_open(rows: list[Recorded], opening: dict[str, Any]) -> Iterator[Fault]:
     try:
         prev = opening["prev"]
         built = session_open(rows, _room(opening), prev.get("manifest_sha256"), prev.get("receipt_sha256"))
         canonical(built)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        yield f"the journal's rows do not make the session-open: {error}"
+        yield Fault("journal", f"the journal's rows do not make the session-open: {error}")
         return
     yield from _differences("the session-open", built, opening)
 
 
-def _differences(whose: str, built: Mapping[str, Any], signed: Mapping[str, Any]) -> Iterator[str]:
+def _differences(whose: str, built: Mapping[str, Any], signed: Mapping[str, Any]) -> Iterator[Fault]:
     for part in sorted(set(built) | set(signed)):
         if built.get(part) != signed.get(part):
-            yield f"{whose}'s {part} is not what the journal says"
+            yield Fault("journal", f"{whose}'s {part} is not what the journal says")
 
 
 def _room(document: Mapping[str, Any]) -> RoomFacts:

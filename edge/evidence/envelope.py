@@ -99,6 +99,7 @@ class Opened:
     digest: str
     name: str                       # in the SAN: device id or platform name
     cert_sha256: str
+    chain: tuple[x509.Certificate, ...] = ()        # the signer's leaf, then the intermediates that came with it
 
 
 def pre_authentication(payload_type: str, body: bytes) -> bytes:
@@ -134,11 +135,11 @@ def read_envelope(data: bytes, root_pem: bytes, payload_type: str, role: Role, a
     first: EnvelopeError | None = None
     for entry in signatures:
         try:
-            leaf = _verify_signature(entry, payload_type, body, root, role, at_utc_us)
+            leaf, *between = _verify_signature(entry, payload_type, body, root, role, at_utc_us)
         except EnvelopeError as error:
             first = first or error
             continue
-        return Opened(_document(body), body, sha256_hex(body), role_of(leaf)[1], fingerprint(leaf))
+        return Opened(_document(body), body, sha256_hex(body), role_of(leaf)[1], fingerprint(leaf), (leaf, *between))
     raise first or EnvelopeError("signature", "the envelope carries no signature")
 
 
@@ -163,7 +164,7 @@ def _unpack(data: bytes, payload_type: str) -> tuple[bytes, list[dict[str, Any]]
 
 
 def _verify_signature(entry: dict[str, Any], payload_type: str, body: bytes, root: x509.Certificate, role: Role,
-                      at_utc_us: int | None) -> x509.Certificate:
+                      at_utc_us: int | None) -> list[x509.Certificate]:
     try:
         leaf, *between = read_certificates(str(entry.get("cert", "")).encode())
         is_role, _ = role_of(leaf)
@@ -181,7 +182,7 @@ def _verify_signature(entry: dict[str, Any], payload_type: str, body: bytes, roo
     except InvalidSignature as error:
         raise EnvelopeError("signature", "the signature does not fit the document: one of them was changed") from error
     _follow_chain(leaf, between, root, at_utc_us)
-    return leaf
+    return [leaf, *between]
 
 
 def check_chain(chain_pem: bytes, root_pem: bytes, at_utc_us: int) -> tuple[Role, str]:
@@ -237,3 +238,8 @@ def _from_base64(text: object, what: str) -> bytes:
     if not data or base64.b64encode(data).decode() != text:
         raise EnvelopeError("base64", f"the {what} is not proper base64")
     return data
+
+
+def payload_of(data: bytes) -> bytes:
+    """The payload's bytes of an envelope that was verified before. Proves nothing; EnvelopeError or NotCanonical if it is none."""
+    return _from_base64(parse(data)["payload"], "payload")

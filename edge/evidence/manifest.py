@@ -191,6 +191,7 @@ def manifest(rows: Sequence[e.Recorded], room: RoomFacts, revision: int) -> dict
         "streams": _streams(opened, segments),
         "segments": segments,
         "gaps": gaps,
+        **_present(impairments=_impairments(upto) or None),
         "clock": _clock(upto, room, opened, segments),
         "totals": _totals(opened, segments, gaps),
         "retention": {"policy": sealed.retention_policy, "keep_until": sealed.keep_until, "basis": sealed.retention_basis},
@@ -376,6 +377,27 @@ def _gaps(rows: list[e.Recorded], revision: int) -> list[dict[str, Any]]:
     declared = [(fact.stream, fact.from_utc_us, seq, fact) for seq, fact in _all(rows, e.GapDeclared) if fact.revision == revision]
     return [{"stream": stream, "from_utc": iso_utc(fact.from_utc_us), "to_utc": iso_utc(fact.to_utc_us), "dur_us": fact.dur_us,
              "reason": fact.reason, "journal_seq": seq} for stream, _, seq, fact in sorted(declared, key=lambda d: d[:3])]
+
+
+def _impairments(rows: list[e.Recorded]) -> list[dict[str, Any]]:
+    """What the room's own watcher found in the recorded pictures and sound during the session: recorded, but not fit to be seen or heard.
+
+    LIMIT: what began before the doors opened is a fact of the box; of it only the preflight's reading stands in the manifest.
+    """
+    found: list[dict[str, Any]] = []
+    standing: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        match row.event:
+            case e.StreamImpaired() as fact:
+                entry = {"stream": fact.stream, "rule": fact.rule, "since_utc": iso_utc(fact.since_utc_us), "journal_seq": row.seq,
+                         **_present(evidence_sha256=fact.evidence_sha256)}
+                standing[fact.stream, fact.rule] = entry
+                found.append(entry)
+            case e.StreamRestored() as fact if (fact.stream, fact.rule) in standing:
+                standing.pop((fact.stream, fact.rule))["until_utc"] = iso_utc(fact.at.utc_us)
+            case _:
+                pass
+    return found
 
 
 def _clock(rows: list[e.Recorded], room: RoomFacts, opened: e.CheckinOpened, segments: list[dict[str, Any]]) -> dict[str, Any]:

@@ -175,6 +175,14 @@ class SignerBack(Event):
     """The device's key signs again."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSigned(Event):
+    """The device signed how it stands, and the document is on its way. `journal_seq`: the row up to which it speaks."""
+
+    digest: str                     # of its payload
+    journal_seq: int
+
+
 # ---- before the doors open --------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -601,6 +609,43 @@ class JournalResumed(Event):
     from_utc_us: int
     to_utc_us: int
     why: str
+
+
+# ---- the archive ------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionArchived(Event):
+    """Every file and document that the session had at this moment lies in the archive, its lock verified. Again after each change."""
+
+    revision: int
+    bucket: str
+    objects: int
+    bytes: int
+    retain_until_utc_us: int        # locked (COMPLIANCE) until then
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveMismatch(Event):
+    """A file of the session could not be archived, or is not in the archive what it should be. `name`: in the bundle.
+
+    `reason`: altered (the local file is not what was recorded), missing (there is no local file), unreadable, read-back (the archive gives
+    other bytes than it was given; it gets them anew).
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveLost(Event):
+    """Nothing gets into the archive any more. `reason`: word of upload.archive.ArchiveError, or behind (sessions wait for days)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveBack(Event):
+    """The archive takes what it is given again."""
 
 
 KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__subclasses__()}

@@ -43,6 +43,7 @@ _LOOKED_AT: dict[type[e.Event], State | None] = {e.FootageViewed: None, e.Sessio
 _BOX: dict[type[e.Event], State | None] = {e.ClockStepped: None, e.StreamImpaired: None, e.StreamRestored: None, e.PlaybackProbed: None}
 """Facts of the box that stand among those of the live session, if there is one."""
 
+_ARCHIVED: dict[type[e.Event], State | None] = {e.SessionArchived: None, e.ArchiveMismatch: None}
 _DOUBTS: dict[type[e.Event], State | None] = {e.FaceCompared: None, e.IdentityDoubted: None, e.DoubtSigned: None, e.DoubtSettled: None}
 _ATTENDANCE: dict[type[e.Event], State | None] = {e.SeatAssigned: None, e.AttendanceCorrected: None, **_DOUBTS}
 
@@ -74,7 +75,7 @@ TABLE: Mapping[State, Mapping[type[e.Event], State | None]] = {
     },
     State.SEALED: {
         e.SegmentStored: None, e.GapDeclared: None, e.SessionAmended: None, e.ManifestSigned: None, e.AttendanceCorrected: None,
-        **_ANSWERS, **_LOOKED_AT,
+        **_ANSWERS, **_LOOKED_AT, **_ARCHIVED,
     },
     State.CANCELLED: {},
 }
@@ -202,6 +203,7 @@ class RoomState:
     probed: Mapping[str, e.PlaybackProbed] = field(default_factory=dict)                     # stream -> the newest playback probe
     platform_lost: e.PlatformLost | None = None
     clock_steps: tuple[e.ClockStepped, ...] = ()
+    archive_lost: e.ArchiveLost | None = None
     rollovers: tuple[e.KeyRolled, ...] = ()                 # the device's certificates, each named by the one before it
     rollover_receipts: Mapping[str, e.ReceiptVerified] = field(default_factory=dict)         # digest of a key-rollover -> its receipt
     key_replaced: e.KeyReplaced | None = None               # the last change of key that no key-rollover tells of
@@ -505,11 +507,14 @@ def _device_fact(state: RoomState, event: e.Event) -> RoomState:
             return replace(state, platform_lost=event)
         case e.PlatformBack():
             return replace(state, platform_lost=None)
+        case e.ArchiveLost() | e.ArchiveBack():
+            return replace(state, archive_lost=event if isinstance(event, e.ArchiveLost) else None)
         case e.ClockStepped():
             return replace(state, clock_steps=(*state.clock_steps, event)[-100:])
         case e.StreamImpaired() | e.StreamRestored() | e.PlaybackProbed():
             return _watched(state, event)
-        case e.AdmissionRefused() | e.IdleFootageExpired():
+        case (e.AdmissionRefused() | e.IdleFootageExpired() | e.CheckpointSigned() | e.ReceiptVerified(answers="device-checkpoint")
+              | e.ReceiptRefused(answers="device-checkpoint")):
             return state
         case e.SegmentDamaged() | e.SegmentSound() | e.JournalResumed():
             return state

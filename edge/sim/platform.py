@@ -27,13 +27,13 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from edge.clock import Clock, SystemClock, iso_utc
-from edge.evidence.envelope import RECEIPT, SESSION_MANIFEST, SESSION_OPEN, EnvelopeError, read_envelope, seal
+from edge.evidence.envelope import DEVICE_CHECKPOINT, RECEIPT, SESSION_MANIFEST, SESSION_OPEN, EnvelopeError, read_envelope, seal
 from edge.evidence.rollover import read_rollover
 from edge.sim.authority import Authority
 from edge.sim.faults import FaultConsole, Faults, problem
 from edge.sim.ledger import Document, Ledger, document_of
 from edge.sim.plans import Plans, etag_of
-from edge.sim.shapes import HeartbeatShape, ManifestFacts, OpenFacts
+from edge.sim.shapes import CheckpointFacts, HeartbeatShape, ManifestFacts, OpenFacts
 
 PREFIX = "/edge/v1"
 ENVELOPE_TYPE = "application/vnd.dsse+json"
@@ -92,6 +92,7 @@ class _Platform:
         router.add_api_route("/rooms/{roomCode}/heartbeats", self.post_heartbeat, methods=["POST"])
         router.add_api_route("/plans/{planId}/roster", self.get_roster, methods=["GET"])
         router.add_api_route("/rooms/{roomCode}/rollovers/{digest}", self.put_rollover, methods=["PUT"])
+        router.add_api_route("/rooms/{roomCode}/checkpoints/{digest}", self.put_checkpoint, methods=["PUT"])
         router.add_api_route("/sessions/{sessionId}/open", self.put_open, methods=["PUT"])
         router.add_api_route("/sessions/{sessionId}/manifests/{revision}", self.put_manifest, methods=["PUT"])
         router.add_api_route("/sessions/{sessionId}/manifests/{revision}/receipt", self.get_receipt, methods=["GET"])
@@ -163,6 +164,24 @@ class _Platform:
         if found.opened.digest != digest:
             raise Problem(422, "other-digest", "the document is another one than its path names")
         receipt, new = self._ledger.give_device_receipt("key-rollover", digest, found.device, envelope)
+        return Response(receipt, 201 if new else 200, media_type=ENVELOPE_TYPE)
+
+    async def put_checkpoint(self, room: RoomCode, digest: Digest, request: Request) -> Response:
+        self._check_room(room, 403)
+        envelope = await _dsse(request, _OPEN_BYTES)
+        try:
+            opened = read_envelope(envelope, self._authority.root_pem, DEVICE_CHECKPOINT, "device", self._clock.now().utc_us)
+            facts = CheckpointFacts.model_validate(opened.payload)
+        except EnvelopeError as error:
+            raise Problem(422, f"envelope-{error.word}", str(error)) from None
+        except ValidationError as error:
+            raise Problem(422, "schema", _fields(error)) from None
+        self._check_room(facts.room, 422)
+        if facts.device.id != opened.name:
+            raise Problem(422, "wrong-device", "the document names another device than its certificate")
+        if opened.digest != digest:
+            raise Problem(422, "other-digest", "the document is another one than its path names")
+        receipt, new = self._ledger.give_device_receipt("device-checkpoint", digest, opened.name, envelope)
         return Response(receipt, 201 if new else 200, media_type=ENVELOPE_TYPE)
 
     async def put_open(self, session: SessionId, request: Request) -> Response:

@@ -56,6 +56,20 @@ class ManifestFacts(_Part):
     counters: _Counters
 
 
+class _Totals(_Part):
+    opened_total: Count
+    closed_total: Count
+
+
+class CheckpointFacts(_Part):
+    """What the platform looks at in a checkpoint."""
+
+    type: Literal["exam-device-checkpoint/v1"]
+    room: str
+    device: _Device
+    counters: _Totals
+
+
 class _Whole(BaseModel):
     """A document that is nobody's but the platform's: an unknown field is a mistake of the sender."""
 

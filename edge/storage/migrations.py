@@ -69,6 +69,15 @@ def step_2(db: sqlite_utils.Database) -> None:
     db.table("elsewhere").create({"session": str, "number": str, "room_code": str, "start_utc_us": int}, pk=("session", "number"))
 
 
+def step_archive(db: sqlite_utils.Database) -> None:
+    """What of which session lies in the archive (storage.archived): an index that the archive could rebuild."""
+    db.table("archived").create({"session": str, "bucket": str, "envelopes": int, "objects": int, "bytes": int, "retain_until_utc_us": int,
+                                 "whole_utc_us": int, "read_utc_us": int, "read_after": str, "held": int}, pk="session")
+    # two rows a segment, millions of them: the key follows from session and name, the digest stands in the manifest
+    db.execute("CREATE TABLE archived_object(session TEXT NOT NULL, name TEXT NOT NULL, version_id TEXT NOT NULL, bytes INTEGER NOT NULL, "
+               "PRIMARY KEY(session, name)) WITHOUT ROWID")
+
+
 def step_upkeep(db: sqlite_utils.Database) -> None:
     """What keeping the store in order remembers: lost stretches of the journal, how far the scrub is, what it found."""
     # Stretches of time of which this journal knows nothing (a lost or restored database). Footage of them is never idle: it is kept.
@@ -86,7 +95,7 @@ def step_upkeep(db: sqlite_utils.Database) -> None:
                "'SessionExported','IdleFootageExpired')")
 
 
-STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1, step_2, step_upkeep)
+STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1, step_2, step_archive, step_upkeep)
 
 
 def apply(connection: sqlite3.Connection) -> None:

@@ -70,6 +70,17 @@ class Outbox:
         """The platform refused it for good: kept, shown, not sent again by itself."""
         await self._database.write(lambda c: _set(c, item_id, "state = 'parked', attempts = attempts + 1, last_error = ?", error))
 
+    def state_of(self, digest: str) -> str | None:
+        """waiting, done or parked; None if it was never owed."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT state FROM outbox WHERE digest = ?", (digest,)).fetchone()
+        return str(row["state"]) if row else None
+
+    def owes(self, kind: str, state: str) -> bool:
+        """Whether anything of this kind is in this state."""
+        with self._database.read() as connection:
+            return connection.execute("SELECT 1 FROM outbox WHERE kind = ? AND state = ? LIMIT 1", (kind, state)).fetchone() is not None
+
     def backlog(self) -> Backlog:
         with self._database.read() as connection:
             row = connection.execute(

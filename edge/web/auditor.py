@@ -9,7 +9,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from edge.evidence import words
 from edge.room import Refusal
+from edge.sessions import events as e
 from edge.sessions.machine import Session
 from edge.web import attendance, views
 from edge.web.access import web_of
@@ -68,21 +70,41 @@ def streams_of(web: Web, language: str, session: Session) -> list[StreamLine]:
     return lines
 
 
+@dataclass(frozen=True, slots=True)
+class Offsite:
+    """What the journal says of a session's copy in the archive: the newest fact, and the mismatches that came after it."""
+
+    archived: e.SessionArchived | None
+    faults: tuple[e.ArchiveMismatch, ...]
+
+
+def offsite_of(web: Web, session: Session) -> Offsite:
+    archived: e.SessionArchived | None = None
+    faults: list[e.ArchiveMismatch] = []
+    for row in web.room.events(session.id):
+        if isinstance(row.event, e.SessionArchived):
+            archived, faults = row.event, []
+        elif isinstance(row.event, e.ArchiveMismatch):
+            faults.append(row.event)
+    return Offsite(archived, tuple(faults))
+
+
 def dossier(request: Request, session_id: str) -> Response:
     web, language = web_of(request), language_of(request)
     session = session_of(web, session_id)
     return page(request, "dossier.html", **facts_of(web, session), streams=streams_of(web, language, session),
                 gaps=views.gaps(web, language, session), revisions=views.revisions(session), counts=attendance.counts(web.room, session),
-                damaged=web.room.catalog.damages(session_id))
+                damaged=web.room.catalog.damages(session_id), offsite=offsite_of(web, session))
 
 
 async def verify(request: Request, session_id: str) -> Response:
     """Check signatures, digests and the timeline; may take minutes for a long session."""
     web = web_of(request)
-    session = session_of(web, session_id)
+    session, language = session_of(web, session_id), words.language(language_of(request))
     report = await web.desk.verify(session_id)
     facts: dict[str, Any] = {"verdict": report.verdict, "first": report.first, "lines": list(report.lines),
-                             "light": _VERDICT_LIGHT.get(report.verdict, views.BAD)}
+                             "light": _VERDICT_LIGHT.get(report.verdict, views.BAD), "means": list(words.sentences(report, language)),
+                             "limits": words.LIMITS[report.had_receipts][language]}
     if is_htmx(request):
         return page(request, "verified.html", **facts)
     return page(request, "verified-page.html", **facts_of(web, session), **facts)

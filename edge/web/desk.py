@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from edge.clock import US
+from edge.evidence.report import Report
 from edge.room import DEFAULT_KBPS, Room
 from edge.status import DiskReading
 from edge.storage.logins import Logins
@@ -20,19 +20,6 @@ from edge.web.texts import Texts
 GAUGE_US = 5 * US
 MEAN_US = 300 * US
 """Over so long a stretch the rate of all streams is averaged: what is said of the days left must not jump."""
-
-
-class VerifyReport(Protocol):
-    """What a check of a session's evidence says: `evidence.bundle.Report` is one."""
-
-    @property
-    def verdict(self) -> str: ...
-
-    @property
-    def first(self) -> str: ...
-
-    @property
-    def lines(self) -> Sequence[str]: ...
 
 
 DemoLogin = tuple[str, str, str, str, str]
@@ -49,7 +36,7 @@ class Desk:
     room_code: str
     stream_names: Mapping[str, Mapping[str, str]]
     logins: Logins
-    verify: Callable[[str], Awaitable[VerifyReport]]
+    verify: Callable[[str], Awaitable[Report]]
     demo_logins: tuple[DemoLogin, ...] = field(default=(), repr=False)
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
     default_language: str = "zh-CN"

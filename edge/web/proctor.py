@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from edge.clock import US
 from edge.room import Refusal
 from edge.sessions import preflight
 from edge.sessions.machine import Session, State
@@ -50,6 +51,10 @@ def session_view(request: Request, template: str, session: Session, **view: Any)
     if is_htmx(request) and request.headers.get("X-Shown", session.state) != session.state:
         return Response(status_code=204, headers={"HX-Refresh": "true"})
     return page(request, template, **facts_of(web_of(request), session), **view)
+
+
+DOOR_NOW_US = 120 * US
+"""While the exam runs few come: a word older than two minutes is news no more, and stands in the list below."""
 
 
 # ---- today ----------------------------------------------------------------------------------------------------------------
@@ -163,8 +168,11 @@ def strangers_of(web: Web, session: Session) -> list[attendance.Stranger]:
     return attendance.strangers(web.room, session) if attendance.is_class(session) else []
 
 
-def verdict_facts(web: Web, session: Session) -> dict[str, Any]:
+def verdict_facts(web: Web, session: Session, most_us: int | None = None) -> dict[str, Any]:
+    """The door's last word, unless it is older than `most_us`, and whether it can say another."""
     verdict = views.verdict_of(web.room, session)
+    if verdict is not None and most_us is not None and web.room.clock.now().us_since(verdict.at) > most_us:
+        verdict = None
     return {"reader_fault": views.reader_fault(web.room), "verdict": verdict, **views.shown(web.room, verdict),
             "advice": advice.of_verdict(web.room, session, verdict)}
 
@@ -178,7 +186,7 @@ def show_run(request: Request, session_id: str) -> Response:
     return session_view(request, "run.html", session, tiles=views.tiles(web, language), counts=attendance.counts(web.room, session),
                 entries=views.entries(web.room, session, 20),
                 strangers=strangers_of(web, session), flagged=advice.to_look_at(web.room, session), started_us=started,
-                **verdict_facts(web, session), cutoff_us=started + session.plan.late_cutoff_min * 60_000_000,
+                **verdict_facts(web, session, DOOR_NOW_US), cutoff_us=started + session.plan.late_cutoff_min * 60_000_000,
                 opened_us=session.opened.at.utc_us,
                 end_us=started + session.plan.duration_min * 60_000_000)
 

@@ -1,5 +1,6 @@
 """What the templates need, made from what the Room says: device strip, stream tiles, session facts. Reads only; no sentence is made
 up here, words come from the texts. Callers: `pages` and the handlers; may run beside the event loop (all reads are of snapshots).
+(More than 400 lines: one short function for each thing that a page shows.)
 """
 
 from __future__ import annotations
@@ -126,10 +127,12 @@ def alarms_of(room: Room, stream: str) -> tuple[Alarm, ...]:
 
 
 def strip(web: Web, language: str) -> list[Device]:
-    """The footer: reader, pictures, sound, storage, clock, platform. The order never changes: the eye knows the place."""
+    """The footer: reader, pictures, sound, storage, clock, platform; last the archive, if it is away. The order never changes: the eye
+    knows the place."""
     t, w = partial(web.texts.say, language), partial(web.texts.word, language)
     return [_reader(web.room, t, w), *_streams(tiles(web, language), t, w), _storage(web, t, w),
-            _clock(web.room, web.gauges.clock_state(), t), _platform(web.room, t, w), *_signature(web.room, t, w)]
+            _clock(web.room, web.gauges.clock_state(), t), _platform(web.room, t, w), *_signature(web.room, t, w),
+            *([Device("archive", WARN, t("strip.archive-lost"))] if web.room.state.archive_lost else [])]
 
 
 Say = Callable[..., str]

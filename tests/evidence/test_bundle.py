@@ -52,6 +52,7 @@ def test_an_honest_session_passes(exam: Any, folder: Path) -> None:
     assert report.manifest_sha256 == exam.digest(exam.manifests[1]) and report.session == "S20261126-KD01-R01-02"
     assert (report.segments, report.gaps) == (10, 0)
     assert any("with platform receipts" in line for line in report.lines)
+    assert ("the room's own watcher: cam-front covered from 2026-11-26T06:00:00.000Z – 2026-11-26T06:01:20.000Z" in report.lines)
     assert seen[-1] == (32_000, 32_000) and len(seen) == 10
 
 
@@ -184,6 +185,8 @@ def test_an_entry_cut_out_without_the_key(exam: Any, folder: Path) -> None:
     (lambda d: d["device"].update(id="KD01-R01-0002"), "manifest-1.dsse.json: signed by another device than it names"),
     (lambda d: d.update(room="000000-KD01-R02"), "session-open.dsse.json: it speaks of another room"),
     (lambda d: d["session"].update(id="S20261126-KD01-R01-03"), "session-open.dsse.json: it speaks of another session"),
+    (lambda d: d.pop("impairments"), "revision 1: the manifest's impairments is not what the journal says"),
+    (lambda d: d.update(impairments=[{}]), "manifest-1.dsse.json: impairments[0].stream does not have its form"),
     (lambda d: d.update(extra=1), "manifest-1.dsse.json: it holds parts that this verifier does not know: extra"),
     (lambda d: d.pop("gaps"), "manifest-1.dsse.json: gaps is not a list"),
     (lambda d: d["segments"][0].update(n="1"), "manifest-1.dsse.json: segments[0].n is not int"),

@@ -80,6 +80,11 @@ def test_drill_on_the_running_demo(started: Started) -> None:
         assert stream["frames"] >= 3 * 15
         assert stream["gaps"] == 0
     assert set(report["steps"]) >= {"preflight", "open", "checkin", "start_exam", "exam", "end_exam", "seal", "accept", "verify"}
+    # beside the running room, which goes on writing its journal
+    store = subprocess.run([sys.executable, "-m", "edge", "verify", "--store", "--config", str(started.folder / "demo.toml"), "--json"],
+                           capture_output=True, text=True, timeout=120)
+    found = json.loads(store.stdout)
+    assert (store.returncode, found["verdict"], found["scope"], found["sessions"]) == (0, "PASS", "store", 1), found["lines"]
 
 
 def test_drill_refuses_while_a_session_is_live(house: House) -> None:

@@ -23,8 +23,8 @@ PAGE = (ROOT / "docs/design/states.md").read_text(encoding="utf-8")
 AT = Stamp(1_795_672_800_000_000, 5_000_000_000, "boot-1")
 STAFF = {"T001": "chief", "T002": "proctor", "T003": "proctor"}
 DEVICE_KINDS = {e.DaemonStarted, e.ClockStepped, e.ReaderLost, e.ReaderBack, e.StreamLost, e.StreamBack, e.PlatformLost, e.PlatformBack,
-                e.IdleFootageExpired, e.StreamImpaired, e.StreamRestored, e.PlaybackProbed}
-DEVICE_KINDS |= {e.KeyRolled, e.KeyReplaced, e.CertificateExpiring, e.SignerLost, e.SignerBack}
+                e.IdleFootageExpired, e.StreamImpaired, e.StreamRestored, e.PlaybackProbed, e.ArchiveLost, e.ArchiveBack}
+DEVICE_KINDS |= {e.CheckpointSigned, e.KeyRolled, e.KeyReplaced, e.CertificateExpiring, e.SignerLost, e.SignerBack}
 DEVICE_KINDS |= {e.SegmentDamaged, e.SegmentSound, e.JournalResumed}
 RANK = {state: rank for rank, state in enumerate(State)}
 
@@ -71,10 +71,14 @@ BODIES: dict[type[e.Event], dict[str, Any]] = {
     e.FootageViewed: {"by": "A001", "stream": "cam-front"}, e.SessionExported: {"by": "A001", "files": 1, "bytes": 1},
     e.SegmentDamaged: {"stream": "cam-front", "seq": 1, "path": "p", "what": "digest", "sha256": "0"},
     e.SegmentSound: {"stream": "cam-front", "seq": 1}, e.JournalResumed: {"from_utc_us": 1, "to_utc_us": 2, "why": "restored"},
+    e.SessionArchived: {"revision": 1, "bucket": "evid-6y", "objects": 9, "bytes": 9, "retain_until_utc_us": 1},
+    e.ArchiveMismatch: {"name": "segments/mic/000001-0123456789abcdef.mp4", "reason": "read-back"},
+    e.ArchiveLost: {"reason": "unreachable"}, e.ArchiveBack: {},
     e.IdleFootageExpired: {"stream": "cam-front", "first_seq": 1, "last_seq": 2, "segments": 2, "bytes": 2},
 }
 
 BODIES |= {
+    e.CheckpointSigned: {"digest": "d1", "journal_seq": 1},
     e.KeyRolled: {"digest": "d1", "old_cert_sha256": "0", "new_cert_sha256": "1", "from_session_seq": 2},
     e.KeyReplaced: {"old_cert_sha256": "0", "new_cert_sha256": "1"},
     e.CertificateExpiring: {"cert_sha256": "0", "until_utc_us": 1, "days": 30},

@@ -37,6 +37,7 @@ from edge.capture.sidecar import Fragment, Sidecar, to_json
 from edge.capture.streams import Piece, StreamSpec, Track
 from edge.clock import US, Clock, SimClock, Stamp, SystemClock
 from edge.evidence.chain import link
+from edge.evidence.report import Report
 from edge.idcheck.reader import CardSeen, CardUnreadable, ReaderStatus
 from edge.room import Instruments, Room, Rules
 from edge.sessions import events as e
@@ -64,13 +65,6 @@ PINS = {"T001": "1001", "T002": "1002", "T003": "1003"}
 PEOPLE = [("样例甲", "000000199001010018", "01"), ("样例乙", "000000198502150022", "02"), ("样例丙", "000000199206300035", "03"),
           ("阿依·样例", "000000199512250064", "06"), ("样例䶮", "000000198810080070", None)]
 STRANGER = ("样例辛", "000000196603050099")
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    verdict: str
-    first: str
-    lines: tuple[str, ...]
 
 
 @dataclass

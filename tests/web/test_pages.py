@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from edge import followers
 from edge.clock import US
+from edge.evidence.fault import Fault
 from edge.idcheck.reader import ReaderStatus
 from edge.sessions import events as e
 from edge.sessions.machine import State
@@ -126,6 +128,16 @@ async def test_the_strip_says_what_is_wrong_in_words(hall: Hall) -> None:
         assert "录像 1/2 路，后摄像无录像" in bad and "无拾音" in bad and "身份证阅读器失联（没有应答）" in bad
         assert bad.count('class="bad"') == 5, "three of the strip, two captions"
         assert 'id="cap-rear" class="bad"' in bad and "9.0 秒前" in bad
+
+
+async def test_the_strip_says_when_nothing_gets_into_the_archive(hall: Hall) -> None:
+    async with hall.browser("T001") as chief:
+        await hall.room.report(e.ArchiveLost(at=hall.clock.now(), reason="denied"))
+        text = (await chief.get("/now")).text
+        assert "归档中断" in text and 'class="bad"' not in text, "it is no reason to hold up an exam"
+        assert followers.heartbeat(hall.room)["flags"] == ["archive-denied"]
+        await hall.room.report(e.ArchiveBack(at=hall.clock.now()))
+        assert "归档中断" not in (await chief.get("/now")).text and "flags" not in followers.heartbeat(hall.room)
 
 
 async def test_the_devices_key_is_on_the_page_only_while_something_is_wrong_with_it(hall: Hall) -> None:
@@ -515,6 +527,20 @@ async def test_a_stream_of_which_nothing_is_kept_is_never_called_whole(hall: Hal
         assert text.count("✕ 没有录像") == 3 and "✓ 完整" not in text and "摄像机断开" in text
 
 
+async def test_the_sessions_page_says_what_the_archive_has_of_it(hall: Hall) -> None:
+    await hall.to("sealed")
+    async with hall.browser("A001") as auditor:
+        assert "归档" not in (await auditor.get(f"/archive/{SESSION}")).text
+        at = hall.clock.now()
+        film = "segments/front/000007-0123456789abcdef.mp4"
+        await hall.room.report(e.ArchiveMismatch(at=at, session=SESSION, name=film, reason="altered"))
+        assert "归档异常：segments/front/000007" in (await auditor.get(f"/archive/{SESSION}")).text
+        await hall.room.report(e.SessionArchived(at=at, session=SESSION, revision=1, bucket="evid-6y", objects=31, bytes=7,
+                                                 retain_until_utc_us=1_990_000_000 * US))
+        text = (await auditor.get(f"/archive/{SESSION}")).text
+        assert "已归档：31 个文件，锁定至 2033-01-22" in text and "归档异常" not in text
+
+
 async def test_the_evidence_is_checked_and_said_in_plain_words(hall: Hall) -> None:
     await hall.to("sealed")
     async with hall.browser("A001") as auditor:
@@ -529,3 +555,17 @@ async def test_the_administrator_sees_staff_without_secrets(hall: Hall) -> None:
     async with hall.browser("Y001") as sysadmin:
         text = (await sysadmin.get("/admin")).text
         assert "SAM-000" in text and "T001" in text and "argon2" not in text and "chief-password" not in text
+
+
+@pytest.mark.parametrize(("language", "said", "limit"), [("zh-CN", "有录像文件在录制之后被改动", "仅有设备签名"),
+                                                         ("en", "A recorded file was changed", "device&#39;s signatures alone")])
+async def test_each_finding_is_explained_to_people_who_know_no_hashes(hall: Hall, language: str, said: str, limit: str) -> None:
+    await hall.to("sealed")
+    faults = tuple(Fault("altered-file", f"altered segments/front/{n:06d}.mp4") for n in range(7))
+    hall.reports.append(type(hall.reports[0])("FAIL", faults[0], tuple(faults), findings=(*faults, Fault("journal", "row 7 was changed"))))
+    async with hall.browser("A001") as auditor:
+        await auditor.post("/language", data={"to": language, "back": "/"})
+        text = (await auditor.post(f"/archive/{SESSION}/verify", data={"x": "y"})).text
+        assert said in text and limit in text and 'data-finding="journal"' in text
+        assert text.count('data-finding="altered-file"') == 1 and "segments/front/000004.mp4</code>" in text
+        assert "segments/front/000005.mp4</code>" not in text and ("另有 2 处" in text or "2 more of this kind" in text)

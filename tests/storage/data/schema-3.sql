@@ -1,4 +1,21 @@
+-- A database as the program with schema 3 left it (all people are invented). Never changed; see tests/storage/test_migrations.py.
+PRAGMA user_version=3;
 BEGIN TRANSACTION;
+CREATE TABLE "archived" (
+   "session" TEXT PRIMARY KEY,
+   "bucket" TEXT,
+   "envelopes" INTEGER,
+   "objects" INTEGER,
+   "bytes" INTEGER,
+   "retain_until_utc_us" INTEGER,
+   "whole_utc_us" INTEGER,
+   "read_utc_us" INTEGER,
+   "read_after" TEXT,
+   "held" INTEGER
+);
+INSERT INTO "archived" VALUES('S20261126-KD01-R01-01','evid-6y',2,1,4096,2000563200000000,1795676400000000,NULL,'',0);
+CREATE TABLE archived_object(session TEXT NOT NULL, name TEXT NOT NULL, version_id TEXT NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY(session, name)) WITHOUT ROWID;
+INSERT INTO "archived_object" VALUES('S20261126-KD01-R01-01','manifest-1-0123456789abcdef.dsse.json','v0001',4096);
 CREATE TABLE "checkin" (
    "seq" INTEGER PRIMARY KEY,
    "session" TEXT,
@@ -9,15 +26,6 @@ CREATE TABLE "checkin" (
 );
 INSERT INTO "checkin" VALUES(7,'S20261126-KD01-R01-01',1795672806000000,'OK','DEMO-001','01');
 INSERT INTO "checkin" VALUES(8,'S20261126-KD01-R01-01',1795672807000000,'E-NOT-ON-ROSTER',NULL,NULL);
-CREATE TABLE "damage" (
-   "stream" TEXT,
-   "seq" INTEGER,
-   "what" TEXT,
-   "utc_us" INTEGER,
-   "event_seq" INTEGER,
-   PRIMARY KEY ("stream", "seq")
-);
-INSERT INTO "damage" VALUES('cam-front',1,'digest',1795680000000000,1);
 CREATE TABLE "elsewhere" (
    "session" TEXT,
    "number" TEXT,
@@ -102,19 +110,6 @@ CREATE TABLE "plan" (
    "body" TEXT
 );
 INSERT INTO "plan" VALUES('S20261126-KD01-R01-01','P20261126-0007',1795672800000000,'{"plan_id":"P20261126-0007"}');
-CREATE TABLE "scrub" (
-   "id" INTEGER PRIMARY KEY,
-   "pass" INTEGER,
-   "began_utc_us" INTEGER,
-   "stream" TEXT,
-   "seq" INTEGER,
-   "files" INTEGER,
-   "bytes" INTEGER,
-   "damaged" INTEGER,
-   "last_began_utc_us" INTEGER,
-   "last_ended_utc_us" INTEGER
-);
-INSERT INTO "scrub" VALUES(1,2,1795680000000000,'cam-front',1,1,1000,0,1795670000000000,1795680000000000);
 CREATE TABLE "seen_card" (
    "seq" INTEGER PRIMARY KEY,
    "session" TEXT,
@@ -158,14 +153,6 @@ CREATE TABLE "session_segment" (
    PRIMARY KEY ("session", "stream", "seq")
 );
 INSERT INTO "session_segment" VALUES('S20261126-KD01-R01-01','cam-front',1795672860000000,1,9);
-CREATE TABLE "unaccounted" (
-   "id" INTEGER PRIMARY KEY,
-   "from_utc_us" INTEGER NOT NULL,
-   "to_utc_us" INTEGER NOT NULL,
-   "why" TEXT NOT NULL,
-   "told" INTEGER NOT NULL
-);
-INSERT INTO "unaccounted" VALUES(1,1,2,'restored',1);
 CREATE INDEX "idx_event_session_seq"
     ON "event" ("session", "seq");
 CREATE TRIGGER event_no_update BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
@@ -182,7 +169,4 @@ CREATE INDEX "idx_envelope_session_kind_revision"
     ON "envelope" ("session", "kind", "revision");
 CREATE UNIQUE INDEX "idx_outbox_digest"
     ON "outbox" ("digest");
-CREATE INDEX session_segment_by_number ON session_segment(stream, seq);
-CREATE INDEX event_folded ON event(seq) WHERE kind NOT IN ('SegmentStored','GapDeclared','FootageViewed','SessionExported','IdleFootageExpired');
 COMMIT;
-PRAGMA user_version=3;

@@ -1,0 +1,123 @@
+"""The database of a room, only looked at: nothing is opened for writing, nothing migrated, and a running room is not disturbed.
+
+For the check of the store (`edge verify --store`). Rows come in pages, each read by a short connection of its own, because a long reader
+would keep the write-ahead log from being folded back.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.sessions import events as e
+from edge.storage import migrations
+from edge.storage.catalog import StoredEnvelope
+from edge.storage.journal import recorded
+
+PAGE = 20_000
+
+
+class NoStore(Exception):
+    """There is no database that could be looked at. Says what, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdleSegment:
+    """A segment that belongs to no session: path below the footage folder, size and digests."""
+
+    path: str
+    bytes: int
+    sha256: str
+    sidecar_sha256: str
+
+
+class Look:
+    """Questions to the database file `path`. NoStore if it is none, or newer than this program."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise NoStore(f"there is no database {path}. Nothing was checked. Name the room's configuration with --config.")
+        self._path = path
+        try:
+            version = self._ask("PRAGMA user_version")[0][0]
+        except sqlite3.DatabaseError as error:
+            raise NoStore(f"the database {path} cannot be read ({error}). Nothing was changed. "
+                          "Keep a copy and restore a backup.") from error
+        if version > len(migrations.STEPS):
+            raise NoStore(f"the database {path} has schema {version}, this program knows {len(migrations.STEPS)}. Use the newer program.")
+
+    def _ask(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
+            return connection.execute(query, values).fetchall()
+
+    def rows(self) -> Iterator[tuple[int, str | None, str, int, int, str, str, str, str]]:
+        """The whole journal as it is stored, in order: seq, session, kind, utc_us, boot_us, boot_id, body, prev, hash."""
+        after = -1
+        while page := self._ask("SELECT seq, session, kind, utc_us, boot_us, boot_id, body, prev, hash FROM event WHERE seq > ? "
+                                "ORDER BY seq LIMIT ?", after, PAGE):
+            yield from (tuple(row) for row in page)
+            after = page[-1][0]
+
+    def last_row(self) -> int:
+        """The number of the journal's last row; 0 if it has none."""
+        return int(self._ask("SELECT coalesce(max(seq), 0) FROM event")[0][0])
+
+    def of_kinds(self, *kinds: str) -> list[tuple[int, str | None, str, str]]:
+        """seq, session, kind and body of every row of these kinds, in order."""
+        marks = ",".join("?" * len(kinds))
+        return [tuple(row) for row in self._ask(f"SELECT seq, session, kind, body FROM event WHERE kind IN ({marks}) ORDER BY seq",  # noqa: S608
+                                                *kinds)]
+
+    def of_session(self, session: str) -> list[e.Recorded]:
+        """All facts of one session, in order. ValueError if a row is none."""
+        return [recorded(row) for row in self._ask("SELECT * FROM event WHERE session = ? ORDER BY seq", session)]
+
+    def opened(self) -> dict[str, bool]:
+        """Every session that was ever opened, in the order of the journal, and whether a manifest was signed for it."""
+        return {row[0]: bool(row[1]) for row in self._ask(
+            "SELECT o.session, EXISTS (SELECT 1 FROM event m WHERE m.session = o.session AND m.kind = 'ManifestSigned') FROM event o "
+            "WHERE o.kind = 'CheckinOpened' ORDER BY o.seq")}
+
+    def envelopes(self) -> list[tuple[str, str, str | None, int | None, str | None]]:
+        """What signed objects are stored: digest, kind, session, revision, answers."""
+        return [tuple(row) for row in self._ask("SELECT digest, kind, session, revision, answers FROM envelope "
+                                                "ORDER BY session, kind, revision")]
+
+    def envelope(self, digest: str) -> bytes:
+        """FileNotFoundError if it is not stored."""
+        found = self._ask("SELECT body FROM envelope WHERE digest = ?", digest)
+        if not found:
+            raise FileNotFoundError(digest)
+        return bytes(found[0][0])
+
+    def of(self, session: str) -> list[StoredEnvelope]:
+        """The signed objects of one session."""
+        return [StoredEnvelope(**dict(row)) for row in self._ask(
+            "SELECT digest, kind, session, revision, answers, body FROM envelope WHERE session = ? ORDER BY kind, revision", session)]
+
+    def segments_of(self, session: str) -> dict[tuple[str, int], tuple[str, int, str, str]]:
+        """(stream, seq) -> (path, bytes, sha256, sidecar_sha256) of a session's rows in the index."""
+        return {(row[0], row[1]): (row[2], row[3], row[4], row[5]) for row in self._ask(
+            "SELECT s.stream, s.seq, s.path, s.bytes, s.sha256, s.sidecar_sha256 FROM session_segment x "
+            "JOIN segment s ON s.stream = x.stream AND s.seq = x.seq WHERE x.session = ?", session)}
+
+    def bytes(self) -> int:
+        """Of all recordings in the index."""
+        return int(self._ask("SELECT coalesce(sum(bytes), 0) FROM segment")[0][0])
+
+    def knows(self, path: str) -> bool:
+        """Whether the index still has a recording at `path` (retention may have taken it away since)."""
+        return bool(self._ask("SELECT 1 FROM segment WHERE path = ? LIMIT 1", path))
+
+    def idle(self) -> Iterator[IdleSegment]:
+        """Segments of no session, by stream and number."""
+        stream, seq = "", -1
+        while page := self._ask("SELECT stream, seq, path, bytes, sha256, sidecar_sha256 FROM segment WHERE in_session = 0 "
+                                "AND (stream, seq) > (?, ?) ORDER BY stream, seq LIMIT ?", stream, seq, PAGE):
+            yield from (IdleSegment(*row[2:]) for row in page)
+            stream, seq = page[-1][0], page[-1][1]
