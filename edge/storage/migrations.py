@@ -69,7 +69,12 @@ def step_2(db: sqlite_utils.Database) -> None:
     db.table("elsewhere").create({"session": str, "number": str, "room_code": str, "start_utc_us": int}, pk=("session", "number"))
 
 
-STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1, step_2)
+def step_export(db: sqlite_utils.Database) -> None:
+    """Sessions whose files somebody is reading out: nothing of them may be deleted before `until_utc_us` (storage.reserved)."""
+    db.table("reserved").create({"session": str, "until_utc_us": int, "why": str}, pk=("session", "why"), not_null={"until_utc_us"})
+
+
+STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1, step_2, step_export)
 
 
 def apply(connection: sqlite3.Connection) -> None:
