@@ -5,7 +5,7 @@ for its CRC-32. The bytes depend on the members and `at_utc_us` only. Form: PKWA
 (descriptor), 4.3.12 (directory), 4.3.14 to 4.3.16 (ends), 4.5.3 (ZIP64). Our own few lines, because the libraries that stream ZIPs (and
 the standard library) write from the front only: a download that goes on in the middle, or a stick pulled out at 40 GB, would start anew.
 Each member's SHA-256 is compared as it is read through: `altered` names what is not what the manifest says.
-Callers: `copying` and `web.handing_out`. One reader at a time; a thread may read, the event loop must not.
+Callers: `copying` and `web.download`. One reader at a time; a thread may read, the event loop must not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import struct
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -106,7 +106,7 @@ class Archive:
         """Where a member's own bytes begin."""
         return self.starts[index] + _LOCAL_BYTES + len(self.members[index].name)
 
-    def read(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def read(self, start: int = 0, stop: int | None = None) -> Generator[bytes]:
         """The archive's bytes from `start` to before `stop` (None: the end), in pieces of a megabyte at most. MemberChanged."""
         stop = self.size if stop is None else min(stop, self.size)
         at = start

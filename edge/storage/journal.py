@@ -22,7 +22,7 @@ GENESIS = "0" * 64
 Link = Callable[[int, "str | None", str, int, int, str, dict[str, Any], str], tuple[str, str]]
 """(seq, session, kind, utc_us, boot_us, boot_id, body, prev) -> (canonical body, hash)."""
 
-NOT_FOLDED = ("SegmentStored", "GapDeclared", "FootageViewed", "SessionExported", "IdleFootageExpired")
+NOT_FOLDED = ("SegmentStored", "GapDeclared", "FootageViewed", "ExportBegun", "SessionExported", "IdleFootageExpired")
 """Facts that the room's state does not need at start: most of the journal. Late segments are counted by `load`."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.exported.zip64 import Archive, Member, MemberChanged
@@ -58,6 +58,7 @@ def test_the_same_members_make_the_same_bytes_and_others_do_not(members: list[Me
     assert Archive([replace(members[0], name="other.json"), *members[1:]], AT_US).id != first.id
 
 
+@settings(max_examples=60)
 @given(ends=st.tuples(st.integers(0, 4_060_000), st.integers(0, 4_060_000)))
 def test_any_part_is_the_part_of_the_whole(tmp_path_factory: pytest.TempPathFactory, ends: tuple[int, int]) -> None:
     global WHOLE

@@ -67,6 +67,7 @@ BODIES: dict[type[e.Event], dict[str, Any]] = {
                         "received_utc_us": 1, "revision": 1},
     e.ReceiptRefused: {"answers": "session-manifest", "digest": "m1", "reason": "signature"},
     e.FootageViewed: {"by": "A001", "stream": "cam-front"}, e.SessionExported: {"by": "A001", "files": 1, "bytes": 1},
+    e.ExportBegun: {"by": "A001", "form": "zip", "people": "masked", "export_id": "0", "files": 1, "bytes": 1},
     e.IdleFootageExpired: {"stream": "cam-front", "first_seq": 1, "last_seq": 2, "segments": 2, "bytes": 2},
 }
 
