@@ -178,7 +178,7 @@ def _add_doctor(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _add_sims(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "simulated devices at the far end of the real wire: card-reader, tap, fault, platform"
+    text = "simulated devices at the far end of the real wire: card-reader, tap, fault, platform, class"
     sims = verbs.add_parser("sim", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
     v = sims.add_parser("card-reader", help="a reader behind a pty")
     v.add_argument("--link", type=Path, required=True, help="the symbolic link that names the pty")
@@ -197,6 +197,8 @@ def _add_sims(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     v.add_argument("--port", type=int, required=True)
     v.add_argument("--room", required=True, help="the room's code")
     v.set_defaults(verb=_sim_platform)
+    v = sims.add_parser("class", help="let the demo's platform publish a training class, to try signing in with cards")
+    v.set_defaults(verb=_sim_class)
 
 
 # ---- the programs -----------------------------------------------------------------------------------------------------
@@ -551,14 +553,29 @@ def _sim_fault(args: argparse.Namespace) -> int:
 
 
 def _sim_control(args: argparse.Namespace) -> Path:
-    from edge import demo
-    from edge.config import load
     if args.control is not None:
         return Path(args.control)
+    return _demo_config(", or name the reader's socket with --control").paths.run / "sim-card-reader.sock"
+
+
+def _demo_config(otherwise: str = "") -> Config:
+    from edge import demo
+    from edge.config import load
     path = demo.config_path(demo.default_folder())
     if not path.exists():
-        raise Refused("no demo room has been started here yet; start it with ./run, or name the reader's socket with --control")
-    return load(path).paths.run / "sim-card-reader.sock"
+        raise Refused(f"no demo room has been started here yet; start it with ./run{otherwise}")
+    return load(path)
+
+
+def _sim_class(args: argparse.Namespace) -> int:
+    from edge.sim.platform import ask_for_class
+    url = _demo_config().platform.url
+    try:
+        session = ask_for_class(url)
+    except (OSError, ValueError, KeyError) as error:
+        raise Refused(f"the simulated platform at {url} published no class ({error}). Is the demo running? Start it with ./run") from error
+    print(f"{session} is published; the room shows it within a minute")
+    return 0
 
 
 def _sim_platform(args: argparse.Namespace) -> int:

@@ -84,5 +84,6 @@ def heartbeat(room: Room) -> dict[str, Any]:
         "queue": {"manifests": backlog.waiting}}
     if live:
         facts["session_id"] = live.id
-        facts["counts"] = {"expected": len(room.rosters[live.id].candidates), "admitted": len(live.admitted), "refused": live.refusals}
+        expected = sum(not candidate.off_roster for candidate in room.rosters[live.id].candidates)
+        facts["counts"] = {"expected": expected, "admitted": len(live.admitted), "refused": live.refusals}
     return facts

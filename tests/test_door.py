@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edge import followers
 from edge.clock import US, SimClock
 from edge.idcheck.reader import CardSeen, CardUnreadable
 from edge.room import DoorVerdict, Refusal, Room
@@ -349,6 +350,8 @@ async def test_off_the_list_by_chief_and_a_second_person(hall: Hall) -> None:
         await hall.room.admit_off_roster(SESSION, seq, "T001", "1001", "T002", "1002", "再来一次")
     room = hall.restart()
     assert [c.name for c in room.rosters[SESSION].candidates if c.off_roster] == ["样例辛"]
+    counts = followers.heartbeat(room)["counts"]
+    assert counts["expected"] == len(hall.roster) and counts["admitted"] == len(session_of(hall).admitted)
     assert (await hall.show("样例辛")).code is Code.DUPLICATE
     await room.assign_seat(SESSION, f"OFF-{seq}", "25", "T002")
     assert session_of(hall).admitted[f"OFF-{seq}"].seat == "25"

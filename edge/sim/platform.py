@@ -12,11 +12,13 @@ import asyncio
 import json
 import signal
 import socket
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path as FilePath
 from typing import Annotated, Any
+from urllib.parse import urljoin
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
@@ -98,6 +100,7 @@ class _Platform:
         router.add_api_route("/faults", self.get_faults, methods=["GET"])
         router.add_api_route("/faults", self.set_faults, methods=["POST"])
         router.add_api_route("/held", self.get_held, methods=["GET"])
+        router.add_api_route("/class", self.publish_class, methods=["POST"])
         return router
 
     async def get_faults(self) -> Faults:
@@ -110,6 +113,13 @@ class _Platform:
     async def get_held(self) -> dict[str, Any]:
         """Documents with their verdicts, the number of heartbeats since the start and the last one."""
         return {"documents": self._ledger.summary(), "heartbeats": self._heartbeats, "heartbeat": self._heartbeat}
+
+    async def publish_class(self) -> dict[str, str]:
+        """A training class of today, from now on among the plans."""
+        plan = self._plans.publish_class()
+        if plan is None:
+            raise Problem(409, "day-full", "no further session of today can be numbered")
+        return {"session": plan["session_id"]}
 
     async def list_plans(self, room: RoomCode, request: Request, first: Annotated[date, Query(alias="from")],
                          last: Annotated[date, Query(alias="to")]) -> Response:
@@ -259,6 +269,14 @@ async def _problem_answer(request: Request, error: Exception) -> Response:
 async def _unfit_answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)    # noqa: S101 (registered for it alone)
     return JSONResponse(problem(400, "bad-request", _fields(error)), 400, media_type="application/problem+json")
+
+
+def ask_for_class(platform: str) -> str:
+    """`edge sim class`: let the simulated platform at the address `platform` publish a training class; its session id. OSError if it
+    does not answer, ValueError if it is no simulated platform or its day is full."""
+    request = urllib.request.Request(urljoin(platform, "/sim/class"), method="POST")    # noqa: S310 (the address of the configuration)
+    with urllib.request.urlopen(request, timeout=10) as answer:                         # noqa: S310
+        return str(json.loads(answer.read())["session"])
 
 
 async def serve_platform(folder: FilePath, port: int, room_code: str, *, signals: bool = False,

@@ -143,7 +143,7 @@ def show_cancel(request: Request, session_id: str) -> Response:
     session = session_of(web, session_id)
     if session.state not in (State.PLANNED, State.PREFLIGHT):
         return go(request, page_path(session))
-    return session_view(request, "calloff.html", session, family="cancel", act="cancel")
+    return session_view(request, "calloff.html", session, family="class-cancel" if attendance.is_class(session) else "cancel", act="cancel")
 
 
 # ---- the session ----------------------------------------------------------------------------------------------------------

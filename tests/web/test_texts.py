@@ -26,6 +26,7 @@ from edge.sessions.door import BY_HAND, CHIEF_MAY
 from edge.sessions.machine import State
 from edge.sessions.roster import Code
 from edge.storage.staff import ROLES
+from edge.web import dossier
 from edge.web.acts import STATUS
 from edge.web.attendance import Group
 from edge.web.pages import CLASS_WORDS
@@ -99,6 +100,11 @@ WORDS: dict[str, set[str]] = {
     "class-state": {str(s) for s in State}, "class-code": set(CLASS_WORDS), "class-code-short": set(CLASS_WORDS),
     "class-code-next": {*CLASS_WORDS, "OK-no-seat"}, "group": {str(g) for g in Group}, "class-group": {str(g) for g in Group},
     "method": {"id_card", "id_wedge", "manual", "corrected"},
+    "note": {"AttendanceCorrected-absent", "AttendanceCorrected-present", "CandidateAdmitted", "ClockStepped", "DoubtSettled-cleared",
+             "DoubtSettled-escalated", "DoubtSigned", "ExamEnded", "ExamStarted", "IdentityDoubted", "ReaderLost", "RosterAccepted",
+             "SeatAssigned", "SessionAmended", "SessionCancelled", "StreamImpaired", "StreamLost", "WaiverGranted"},
+    "paper-by": {"class", "employer", "person"}, "plan": set(dossier._PLAN),
+    "class-cancel": {"title", "ask", "means", "go"},
     "cancel": {"title", "ask", "means", "go"}, "abort": {"title", "ask", "means", "go"}, "class-abort": {"title", "ask", "means", "go"},
     "face": {str(result) for result in face.Result}, "face-short": {str(result) for result in face.Result},
     "face-reason": {*face.NOT_COMPARED_WORDS, *faces.NOT_COMPARED_WORDS, *photo.UNDECODED_WORDS},
