@@ -12,16 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from edge.evidence import bundle
-from edge.export import Exports, Order, as_json, from_json, lay_out
+from edge.export import Exports, Laid, NotExportable, Order, as_json, from_json, lay_out
 from edge.exported.copying import write_folder, write_zip
 from edge.exported.tables import Listed
 from edge.exported.zip64 import Archive
 from edge.room import Refusal
 from edge.sessions import events as e
 from edge.sessions.machine import State
+from edge.web.local import build_local
 from tests.evidence.conftest import SESSION, authority, make_authority, make_exam
 
 if TYPE_CHECKING:
@@ -179,3 +181,36 @@ async def test_names_leave_for_an_auditor_who_signs_and_says_why_only(
     await exports.begin(replace(laid, order=replace(FULL, session=HERE)))
     begun = facts(hall, HERE)[0]
     assert isinstance(begun, e.ExportBegun) and (begun.people, begun.reason) == ("full", "法院调取")
+
+
+async def test_a_command_is_told_what_leaves_and_says_when_it_has(hall: Hall, make_exam: Callable[..., Exam], tmp_path: Path) -> None:
+    """Over the room's local socket: laid out and written down, let go by the other side, ended; or refused in words."""
+    exam = make_exam()
+    await hall.to(State.SEALED)
+
+    class OfTheExam(Exports):
+        def _lay(self, order: Order) -> Laid:
+            if order.reason == "none":
+                raise NotExportable("there is no manifest yet")
+            return lay_out(order, contents(exam), PEOPLE, exam.footage)
+
+    async def no_folder(session: str, to: Path, by: str) -> bundle.Report:
+        raise NotImplementedError
+
+    local = build_local(hall.room, no_folder, OfTheExam(hall.room, exam.footage, exam.authority.root_pem))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(local), base_url="http://room") as http:
+        order = Order(HERE, "local", "zip")
+        answer = await http.post(f"/sessions/{HERE}/files/export/begin", json=order.told())
+        laid = from_json(order, answer.json())
+        assert hall.catalog.reserved_sessions(0) == {HERE} and len(facts(hall, HERE)) == 1
+        write_zip(laid.archive, tmp_path / "s.zip", nothing, nothing)
+        write_zip(archive_of(exam), tmp_path / "same.zip", nothing, nothing)
+        assert (tmp_path / "s.zip").read_bytes() == (tmp_path / "same.zip").read_bytes()
+        await http.post(f"/sessions/{HERE}/files/export/end", json={"by": "local", "ticket": laid.ticket, "files": 3, "bytes": 4})
+        assert hall.catalog.reserved_sessions(0) == frozenset() and len(facts(hall, HERE)) == 2
+        again = from_json(order, (await http.post(f"/sessions/{HERE}/files/export/begin", json=order.told())).json())
+        await http.post(f"/sessions/{HERE}/files/export/end", json={"by": "local", "ticket": again.ticket})
+        assert hall.catalog.reserved_sessions(0) == frozenset() and len(facts(hall, HERE)) == 3, "it came to nothing"
+        for changed, word in (({"reason": "none"}, "not-exportable"), ({"full": True}, "auditor-only")):
+            refused = await http.post(f"/sessions/{HERE}/files/export/begin", json={**order.told(), **changed})
+            assert refused.status_code == 409 and refused.json()["refusal"] == word

@@ -15,6 +15,7 @@ import os
 import struct
 import zlib
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from itertools import accumulate
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
+MOST_WAITING = 8                        # pieces for the digest: two threads that wait for each other at each piece are slow
 _VERSION = 45                           # 4.4.3.2: ZIP64
 _MADE_BY_UNIX = (3 << 8) | _VERSION
 _DESCRIBED_LATER = 1 << 3               # 4.4.4
@@ -134,15 +136,15 @@ class Archive:
 
     def _through(self, index: int, hasher: ThreadPoolExecutor) -> Iterator[bytes]:
         """A member's bytes from the first to the last; on the way its CRC-32, and beside it, in the other thread, its SHA-256."""
-        member, crc, digest, before = self.members[index], 0, hashlib.sha256(), Future[None]()
-        before.set_result(None)
+        member, crc, digest, waiting = self.members[index], 0, hashlib.sha256(), deque[Future[None]]()
         for piece in member.pieces():
-            now = hasher.submit(digest.update, piece)
+            waiting.append(hasher.submit(digest.update, piece))
             crc = zlib.crc32(piece, crc)
             yield piece
-            before.result()                             # at most two pieces wait
-            before = now
-        before.result()
+            while len(waiting) > MOST_WAITING:
+                waiting.popleft().result()
+        while waiting:
+            waiting.popleft().result()
         self.know(index, crc, digest.hexdigest())
 
     def know(self, index: int, crc: int, sha256: str) -> None:
