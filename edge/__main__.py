@@ -306,6 +306,8 @@ def _export(args: argparse.Namespace) -> int:
     if args.full:
         pin = args.secrets_from.read_text(encoding="utf-8").strip() if args.secrets_from else getpass.getpass(f"PIN of {args.by}: ")
     to = args.to.resolve()
+    if to.is_file() or (to.is_dir() and any(to.iterdir())):
+        raise Refused(f"{to} is there already; nothing was written. Name a new one.")
     order = Order(args.session, args.by or "local", "zip" if to.suffix == ".zip" else "folder", args.full, args.reason or "", pin)
     try:
         done = asyncio.run(app.export_session(_load(args), order, to, _progress))

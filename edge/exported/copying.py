@@ -9,6 +9,7 @@ Callers: `export`. Runs in a thread or a program of its own; `gentle` gives it t
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import io
 import os
@@ -51,7 +52,7 @@ def write_zip(archive: Archive, path: Path, pace: Pace, progress: Progress) -> i
     """Write `archive` to `path`, going on with `path`.part if there is one. Returns how many bytes were there already.
 
     FileExistsError if `path` exists; OtherFile if the part is of something else; MemberChanged; OSError as the disk gives it (the part
-    stays, and the same call goes on with it).
+    stays, and the same call goes on with it); ENOSPC before anything more is written where it cannot fit.
     """
     if path.exists() or path.is_symlink():
         raise FileExistsError(f"{path} exists already; nothing was written")
@@ -62,6 +63,9 @@ def write_zip(archive: Archive, path: Path, pace: Pace, progress: Progress) -> i
     else:
         durable.remove(part)
         durable.create(part, 0o644).close()
+    room = os.statvfs(part)
+    if room.f_bavail * room.f_frsize < archive.size - before:
+        raise OSError(errno.ENOSPC, f"{archive.size - before:,} bytes are still to be written, {room.f_bavail * room.f_frsize:,} are free")
     with part.open("r+b", buffering=0) as file, ThreadPoolExecutor(1, thread_name_prefix="export-sync") as syncer:
         file.seek(before)
         _pour(archive.read(before), file, syncer, pace, lambda done: progress(before + done, archive.size))

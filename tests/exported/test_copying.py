@@ -150,6 +150,18 @@ def test_a_disk_that_takes_no_more_leaves_the_part_and_the_same_call_goes_on(tmp
         assert read_back.testzip() is None
 
 
+def test_where_it_cannot_fit_nothing_more_is_written(tmp_path: Path) -> None:
+    free = os.statvfs(tmp_path)
+    far = tmp_path / "far.mp4"
+    with far.open("wb") as file:
+        file.truncate(free.f_bavail * free.f_frsize + (1 << 40))            # a file of nothing: no disk holds it
+    size = far.stat().st_size
+    archive = Archive([*members(tmp_path, 0), Member("far.mp4", size, "0" * 64, path=far)], AT_US)
+    with pytest.raises(OSError, match="are still to be written"):
+        write_zip(archive, tmp_path / "out.zip", nothing, nothing)
+    assert (tmp_path / "out.zip.part").stat().st_size == 0 and not (tmp_path / "out.zip").exists()
+
+
 def test_gentle_is_of_its_thread_alone(tmp_path: Path) -> None:
     found: list[tuple[int, str]] = []
 
