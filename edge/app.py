@@ -14,7 +14,6 @@ import logging
 import random
 import secrets
 import socket
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import uvicorn
 
-from edge import __version__, durable, followers, status
+from edge import __version__, durable, followers, keyring, status
 from edge.capture.control import RecorderControl, read_status, read_watch
 from edge.capture.intake import NOTE_WAIT_S, AlarmWatch, Intake, StreamWatch
 from edge.capture.still import still
@@ -33,15 +32,16 @@ from edge.capture.storage_id import StorageRefused, check_storage, pinned
 from edge.clock import SystemClock, boot_id
 from edge.config import Config
 from edge.evidence import bundle, chain
-from edge.evidence.envelope import FileSigner
 from edge.evidence.keys import fingerprint, read_certificates, role_of
 from edge.evidence.manifest import RoomFacts
+from edge.evidence.signers import DeviceSigner, open_signer
 from edge.export import Exports, HandedOut, NotExportable, Order, examine, export, from_json, let_go, pacer
 from edge.exported.copying import Progress
 from edge.idcheck.reader import CardSeen, CardUnreadable, Reader, ReaderStatus
 from edge.notary import Notary
 from edge.programs import NotReady, Task, until_stopped
 from edge.room import Instruments, Refusal, Room, Rules
+from edge.roomsocket import RoomAtTheSocket, live_in
 from edge.sessions import events as e
 from edge.storage.catalog import Catalog
 from edge.storage.database import Database
@@ -60,12 +60,11 @@ from edge.web.app import Desk, build_web
 from edge.web.local import build_local
 
 if TYPE_CHECKING:
+    from edge.evidence.sm2 import Sm2Signer
     from edge.faces import FaceAdvice
 
 log = logging.getLogger(__name__)
 
-LIVE_LOOK_S = 3.0
-"""How often a running export asks whether a session is live."""
 
 @dataclass(frozen=True, slots=True)
 class RoomProgram:
@@ -100,6 +99,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         door_still=(lambda: still(paths.run, door, clock.now())) if (door := config.checkin.door_camera) else None,
     ), Rules(room_code=config.room.code, require_sync=config.clock.require_sync, hmac_key=subject_key, wedge=config.reader.wedge,
              allow_demo_ids=config.room.allow_demo_ids), Photos(paths.state / "photos"))
+    signer, facts = _roll(config, signer, facts, room)
 
     advice = _advice(config, room)
 
@@ -150,6 +150,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     local = _serve(build_local(room, hand_out, exports), _unix_socket(paths.run / "room.sock"))
 
     async def begin() -> None:
+        await keyring.account(_files(config), facts, room)
         await room.report(e.DaemonStarted(at=clock.now(), version=__version__, sw_sha256=facts.sw_sha256,
                                           config_sha256=facts.config_sha256, device_id=facts.device_id, cert_sha256=facts.cert_sha256))
 
@@ -159,6 +160,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("courier", courier.run), ("nudge", partial(followers.outbox, room, courier)), ("timetable", timetable.run),
         ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run),
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
+        ("certificate", partial(keyring.watch, room, signer, facts)),
         *((("faces", advice.run),) if advice is not None else ()),
     ), exports)
 
@@ -228,7 +230,7 @@ async def export_session(config: Config, order: Order, to: Path, progress: Progr
     """`edge export`: the room (running, or else built for it) says what leaves and writes down that it does; the bytes are let go here,
     in a program of its own behind everybody else. NotExportable, Refused, zip64.MemberChanged, OSError; the session is untouched."""
     run, root_pem = config.paths.run, config.in_state(config.evidence.root).read_bytes()
-    pace = pacer(run, [s.id for s in config.streams], _live_in(run), config.export.live_mb_s)
+    pace = pacer(run, [s.id for s in config.streams], live_in(run), config.export.live_mb_s)
     channel = httpx.AsyncHTTPTransport(uds=str(run / "room.sock"))
     async with httpx.AsyncClient(transport=channel, base_url="http://room", timeout=httpx.Timeout(10, read=120)) as http:
         try:
@@ -248,38 +250,7 @@ async def export_session(config: Config, order: Order, to: Path, progress: Progr
         if answer.status_code != 200:
             raise Refused(str(told.get("refusal", "bad-request")), told.get("facts", {}))
 
-        return await let_go(from_json(order, told), to, root_pem, pace, progress, _RoomAtTheSocket(http, order.by))
-
-
-class _RoomAtTheSocket:
-    """The running room, as far as a finished export tells it something."""
-
-    def __init__(self, http: httpx.AsyncClient, by: str) -> None:
-        self._http, self._by = http, by
-
-    async def end(self, session: str, by: str, ticket: str, files: int, size: int) -> None:
-        await self._tell(session, by=by, ticket=ticket, files=files, bytes=size)
-
-    async def drop(self, session: str, ticket: str) -> None:
-        await self._tell(session, by=self._by, ticket=ticket)
-
-    async def _tell(self, session: str, **told: str | int) -> None:
-        (await self._http.post(f"/sessions/{session}/files/export/end", json=told)).raise_for_status()
-
-
-def _live_in(run: Path) -> Callable[[], bool]:
-    """Whether the room says that a session is live, asked every few seconds; where nobody answers none is."""
-    http = httpx.Client(transport=httpx.HTTPTransport(uds=str(run / "room.sock")), base_url="http://room", timeout=5)
-    known: tuple[float, bool] = (float("-inf"), False)
-
-    def live() -> bool:
-        nonlocal known
-        if time.monotonic() - known[0] > LIVE_LOOK_S:
-            with suppress(httpx.HTTPError, ValueError):
-                known = time.monotonic(), bool(http.get("/state").json()["live"])
-        return known[1]
-
-    return live
+        return await let_go(from_json(order, told), to, root_pem, pace, progress, RoomAtTheSocket(http, order.by))
 
 
 def _advice(config: Config, room: Room) -> FaceAdvice | None:
@@ -334,18 +305,33 @@ def _disk(config: Config) -> status.DiskReading:
     return status.probe_disk(config.paths.footage)
 
 
-def _evidence(config: Config) -> tuple[FileSigner, bytes, RoomFacts, bytes]:
+def _files(config: Config) -> keyring.Files:
+    return keyring.Files(*(config.in_state(getattr(config.evidence, name)) for name in ("key", "certificate", "root")))
+
+
+def _roll(config: Config, signer: DeviceSigner, facts: RoomFacts, room: Room) -> tuple[DeviceSigner, RoomFacts]:
+    """The key that signs from now on: the staged one, if there is one and now is a good time."""
+    try:
+        return keyring.roll(_files(config), signer, facts, room)
+    except (OSError, ValueError) as error:
+        raise NotReady(f"the device's key was changed for the next one, which cannot be opened yet: {error}. Nothing is lost: a credential "
+                       "is given to the unit anew when it starts again; for all others see `edge key status`.") from error
+
+
+def _evidence(config: Config) -> tuple[DeviceSigner, bytes, RoomFacts, bytes]:
     """The device's signer, the pinned root, what signed documents say of the room, and the key that stands for people."""
     files = {name: config.in_state(getattr(config.evidence, name)) for name in ("key", "certificate", "root")}
+    if all(path.is_file() for path in files.values()):
+        keyring.settle(_files(config))
     for name, path in files.items():
         if not path.is_file():
             raise NotReady(f"the {name} file {path} is missing. Nothing was started and nothing is lost. "
                            "Make the key with `edge key init`, have the request signed by the authority, and put both certificates there.")
     try:
-        signer = FileSigner(files["key"], files["certificate"])
+        signer = open_signer(files["key"], files["certificate"], _second(config))
         leaf = read_certificates(signer.chain_pem.encode())[0]
         role, device_id = role_of(leaf)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise NotReady(f"the device's key or certificate cannot be used: {error}. Nothing was started.") from error
     if role != "device":
         raise NotReady(f"{files['certificate']} is a {role}'s certificate, not a device's. Nothing was started.")
@@ -354,6 +340,15 @@ def _evidence(config: Config) -> tuple[FileSigner, bytes, RoomFacts, bytes]:
         site=config.room.site, room_code=config.room.code, device_id=device_id, cert_sha256=fingerprint(leaf), sw_version=__version__,
         sw_sha256=_software_sha256(), config_sha256=config.sha256, boot_id=boot_id(), hmac_key_id=key_id,
         require_sync=config.clock.require_sync), subject_key
+
+
+def _second(config: Config) -> Sm2Signer | None:
+    """The second signature, where the site makes one."""
+    key, certificate, distid = config.evidence.sm2_key, config.evidence.sm2_certificate, config.evidence.sm2_distid
+    if key is None or certificate is None or distid is None:
+        return None
+    from edge.evidence.sm2 import Sm2Signer
+    return Sm2Signer(config.in_state(key), config.in_state(certificate), distid)
 
 
 def _subject_key(config: Config) -> tuple[bytes, str]:

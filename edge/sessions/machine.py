@@ -202,6 +202,11 @@ class RoomState:
     probed: Mapping[str, e.PlaybackProbed] = field(default_factory=dict)                     # stream -> the newest playback probe
     platform_lost: e.PlatformLost | None = None
     clock_steps: tuple[e.ClockStepped, ...] = ()
+    rollovers: tuple[e.KeyRolled, ...] = ()                 # the device's certificates, each named by the one before it
+    rollover_receipts: Mapping[str, e.ReceiptVerified] = field(default_factory=dict)         # digest of a key-rollover -> its receipt
+    key_replaced: e.KeyReplaced | None = None               # the last change of key that no key-rollover tells of
+    certificate: e.CertificateExpiring | None = None        # the last warning about the certificate in force
+    signer_lost: e.SignerLost | None = None
 
 
 def step(state: RoomState, event: e.Event) -> RoomState:
@@ -452,11 +457,27 @@ def _room_totals(state: RoomState, session: Session, event: e.Event) -> RoomStat
             return state
 
 
+def _key_fact(state: RoomState, event: e.Event) -> RoomState:
+    """Facts of the device's key and certificate."""
+    match event:
+        case e.KeyRolled():
+            return replace(state, rollovers=(*state.rollovers, event))
+        case e.KeyReplaced():
+            return replace(state, key_replaced=event)
+        case e.CertificateExpiring():
+            return replace(state, certificate=event)
+        case e.SignerLost():
+            return replace(state, signer_lost=event)
+        case _:
+            return replace(state, signer_lost=None)
+
+
 def _device_fact(state: RoomState, event: e.Event) -> RoomState:
     """Facts of the box itself are legal always."""
     match event:
         case e.DaemonStarted():
-            return replace(state, started=event, first_started=state.first_started or event)
+            warned = state.certificate if state.certificate and state.certificate.cert_sha256 == event.cert_sha256 else None
+            return replace(state, started=event, first_started=state.first_started or event, certificate=warned)
         case e.ReaderLost():
             return replace(state, reader_lost=event)
         case e.ReaderBack():
@@ -474,6 +495,12 @@ def _device_fact(state: RoomState, event: e.Event) -> RoomState:
         case e.StreamImpaired() | e.StreamRestored() | e.PlaybackProbed():
             return _watched(state, event)
         case e.AdmissionRefused() | e.IdleFootageExpired():
+            return state
+        case e.KeyRolled() | e.KeyReplaced() | e.CertificateExpiring() | e.SignerLost() | e.SignerBack():
+            return _key_fact(state, event)
+        case e.ReceiptVerified(answers="key-rollover"):
+            return replace(state, rollover_receipts={**state.rollover_receipts, event.digest: event})
+        case e.ReceiptRefused(answers="key-rollover"):
             return state
         case _:
             raise IllegalStep("no-session", f"{event.kind} needs a session")

@@ -40,6 +40,7 @@ class Code(StrEnum):
     BAD_NUMBER = "E-BAD-NUMBER"         # the number's check character is wrong
     THEORY_EXPIRED = "E-THEORY-EXPIRED"
     HOLD = "E-HOLD"
+    GONE = "E-GONE"                     # has left for good
     NO_CARD = "E-NO-CARD"               # of manual admissions only
     PHOTO_DOUBT = "E-PHOTO-DOUBT"       # of doubts only
 

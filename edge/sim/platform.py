@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from edge.clock import Clock, SystemClock, iso_utc
 from edge.evidence.envelope import RECEIPT, SESSION_MANIFEST, SESSION_OPEN, EnvelopeError, read_envelope, seal
+from edge.evidence.rollover import read_rollover
 from edge.sim.authority import Authority
 from edge.sim.faults import FaultConsole, Faults, problem
 from edge.sim.ledger import Document, Ledger, document_of
@@ -46,6 +47,7 @@ _IDLE_S, _IN_SESSION_S = 60, 30
 RoomCode = Annotated[str, Path(alias="roomCode", pattern=r"^[0-9]{6}-[A-Z0-9]{4}-R[0-9]{2}$")]
 PlanId = Annotated[str, Path(alias="planId", pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 SessionId = Annotated[str, Path(alias="sessionId", pattern=r"^S[0-9]{8}-[A-Z0-9]{4}-R[0-9]{2}-[0-9]{2}$")]
+Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 Revision = Annotated[int, Path(ge=1, le=9999)]
 
 
@@ -89,6 +91,7 @@ class _Platform:
         router.add_api_route("/rooms/{roomCode}/plans", self.list_plans, methods=["GET"])
         router.add_api_route("/rooms/{roomCode}/heartbeats", self.post_heartbeat, methods=["POST"])
         router.add_api_route("/plans/{planId}/roster", self.get_roster, methods=["GET"])
+        router.add_api_route("/rooms/{roomCode}/rollovers/{digest}", self.put_rollover, methods=["PUT"])
         router.add_api_route("/sessions/{sessionId}/open", self.put_open, methods=["PUT"])
         router.add_api_route("/sessions/{sessionId}/manifests/{revision}", self.put_manifest, methods=["PUT"])
         router.add_api_route("/sessions/{sessionId}/manifests/{revision}/receipt", self.get_receipt, methods=["GET"])
@@ -149,6 +152,19 @@ class _Platform:
         return {"server_time": iso_utc(self._clock.now().utc_us), "commands_waiting": False,
                 "interval_s": _IDLE_S if beat.state == "idle" else _IN_SESSION_S}
 
+    async def put_rollover(self, room: RoomCode, digest: Digest, request: Request) -> Response:
+        self._check_room(room, 403)
+        envelope = await _dsse(request, _OPEN_BYTES)
+        try:
+            found = read_rollover(envelope, self._authority.root_pem, self._clock.now().utc_us)
+        except EnvelopeError as error:
+            raise Problem(422, f"envelope-{error.word}", str(error)) from None
+        self._check_room(found.room, 422)
+        if found.opened.digest != digest:
+            raise Problem(422, "other-digest", "the document is another one than its path names")
+        receipt, new = self._ledger.give_device_receipt("key-rollover", digest, found.device, envelope)
+        return Response(receipt, 201 if new else 200, media_type=ENVELOPE_TYPE)
+
     async def put_open(self, session: SessionId, request: Request) -> Response:
         return self._file(await self._verified(request, session, None))
 
@@ -165,9 +181,7 @@ class _Platform:
 
     async def _verified(self, request: Request, session: str, revision: int | None) -> Document:
         """The document in the body, signature and facts checked; Problem if anything is wrong with it."""
-        if request.headers.get("content-type", "").partition(";")[0].strip() != ENVELOPE_TYPE:
-            raise Problem(400, "media-type", f"the body must be {ENVELOPE_TYPE}")
-        envelope = await _body(request, _OPEN_BYTES if revision is None else _MANIFEST_BYTES)
+        envelope = await _dsse(request, _OPEN_BYTES if revision is None else _MANIFEST_BYTES)
         payload_type = SESSION_OPEN if revision is None else SESSION_MANIFEST
         try:
             opened = read_envelope(envelope, self._authority.root_pem, payload_type, "device", self._clock.now().utc_us)
@@ -237,6 +251,12 @@ class _Platform:
     def _check_room(self, room: str, status: int) -> None:
         if room != self._room_code:
             raise Problem(status, "wrong-room", "this certificate's room is another one")
+
+
+async def _dsse(request: Request, limit: int) -> bytes:
+    if request.headers.get("content-type", "").partition(";")[0].strip() != ENVELOPE_TYPE:
+        raise Problem(400, "media-type", f"the body must be {ENVELOPE_TYPE}")
+    return await _body(request, limit)
 
 
 async def _body(request: Request, limit: int) -> bytes:

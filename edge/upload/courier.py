@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 SESSION_OPEN = "session-open"
 SESSION_MANIFEST = "session-manifest"
+KEY_ROLLOVER = "key-rollover"
 
 _BASE_S = 1.0
 _ANSWERED_REST_S = 30.0
@@ -37,14 +38,15 @@ _ANSWERED_REST_S = 30.0
 
 
 class OutboxItem(Protocol):
-    """A signed envelope on its way. `digest`: hex SHA-256 of its payload; `revision`: of a manifest, else None."""
+    """A signed envelope on its way. `digest`: hex SHA-256 of its payload; `revision`: of a manifest, else None; `session`: None if it is
+    the device's own (a key-rollover)."""
 
     @property
     def id(self) -> int: ...
     @property
     def kind(self) -> str: ...
     @property
-    def session(self) -> str: ...
+    def session(self) -> str | None: ...
     @property
     def revision(self) -> int | None: ...
     @property
@@ -150,6 +152,8 @@ class Courier(Generic[ItemT]):
             await self._take(item, envelope)
 
     async def _send(self, item: ItemT) -> bytes | None:
+        if item.session is None:
+            return await self._client.put_rollover(item.body, item.digest)
         if item.revision is None:
             return await self._client.put_open(item.session, item.body, item.digest)
         if item.id in self._undecided:
@@ -209,6 +213,7 @@ class Courier(Generic[ItemT]):
 def unreadable(item: OutboxItem) -> str | None:
     """What is wrong with an item as our own store gives it, in plain words; None if it can be sent."""
     known = (item.kind == SESSION_OPEN and item.revision is None) or (item.kind == SESSION_MANIFEST and item.revision is not None)
+    known = known if item.session is not None else item.kind == KEY_ROLLOVER
     if not known:
         return f"an outbox item of an unknown kind ({item.kind}); it is kept"
     try:

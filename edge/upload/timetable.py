@@ -56,7 +56,7 @@ class Timetable:
         while True:
             self._woken.clear()
             wait_s = await self.step()
-            if self._failures:              # its own first answer called the line back, before another call failed: that is no reason to hurry
+            if self._failures:          # its own first answer called the line back, before another call failed: no reason to hurry
                 self._woken.clear()
             await pause(self._clock, wait_s, self._woken)
 

@@ -24,6 +24,7 @@ AT = Stamp(1_795_672_800_000_000, 5_000_000_000, "boot-1")
 STAFF = {"T001": "chief", "T002": "proctor", "T003": "proctor"}
 DEVICE_KINDS = {e.DaemonStarted, e.ClockStepped, e.ReaderLost, e.ReaderBack, e.StreamLost, e.StreamBack, e.PlatformLost, e.PlatformBack,
                 e.IdleFootageExpired, e.StreamImpaired, e.StreamRestored, e.PlaybackProbed}
+DEVICE_KINDS |= {e.KeyRolled, e.KeyReplaced, e.CertificateExpiring, e.SignerLost, e.SignerBack}
 RANK = {state: rank for rank, state in enumerate(State)}
 
 BODIES: dict[type[e.Event], dict[str, Any]] = {
@@ -69,6 +70,13 @@ BODIES: dict[type[e.Event], dict[str, Any]] = {
     e.FootageViewed: {"by": "A001", "stream": "cam-front"}, e.SessionExported: {"by": "A001", "files": 1, "bytes": 1},
     e.ExportBegun: {"by": "A001", "form": "zip", "people": "masked", "export_id": "0", "files": 1, "bytes": 1},
     e.IdleFootageExpired: {"stream": "cam-front", "first_seq": 1, "last_seq": 2, "segments": 2, "bytes": 2},
+}
+
+BODIES |= {
+    e.KeyRolled: {"digest": "d1", "old_cert_sha256": "0", "new_cert_sha256": "1", "from_session_seq": 2},
+    e.KeyReplaced: {"old_cert_sha256": "0", "new_cert_sha256": "1"},
+    e.CertificateExpiring: {"cert_sha256": "0", "until_utc_us": 1, "days": 30},
+    e.SignerLost: {"reason": "no-answer"}, e.SignerBack: {},
 }
 
 KINDS: list[type[e.Event]] = [e.KINDS[name] for name in sorted(e.KINDS)]
@@ -475,3 +483,17 @@ class Histories(RuleBasedStateMachine):
 
 Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestHistories = Histories.TestCase
+
+
+def test_what_is_known_of_the_devices_key() -> None:
+    room = RoomState()
+    for each in (fact(e.DaemonStarted, None), fact(e.CertificateExpiring, None), fact(e.SignerLost, None), fact(e.KeyRolled, None)):
+        room = step(room, each)
+    assert room.certificate and room.signer_lost and room.rollovers[0].digest == "d1"
+    answer = fact(e.ReceiptVerified, None, answers="key-rollover", digest="d1", revision=None)
+    room = step(step(room, answer), fact(e.SignerBack, None))
+    assert room.rollover_receipts == {"d1": answer} and room.signer_lost is None
+    assert step(room, fact(e.DaemonStarted, None)).certificate == room.certificate, "the same certificate is warned of once"
+    assert step(room, fact(e.DaemonStarted, None, cert_sha256="1")).certificate is None
+    with pytest.raises(IllegalStep):
+        step(room, fact(e.ReceiptVerified, None))
