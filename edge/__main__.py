@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import getpass
 import json
 import logging
@@ -23,8 +24,10 @@ from typing import TYPE_CHECKING, Any
 from edge import __version__
 
 if TYPE_CHECKING:
+    from edge.app import Refused as AppRefused
     from edge.capture.streams import StreamSpec
     from edge.config import Config
+    from edge.export import HandedOut
     from edge.keyring import Files
     from edge.retrieval import Found
     from edge.upload.archive import Archive
@@ -51,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 def _explain(error: Exception, program: bool) -> int:
     """What a person can act on goes out in plain words; anything else keeps its traceback."""
     words = {"ConfigError": 3, "NotReady": 3, "StorageRefused": 3, "NewerSchema": 3, "NotExportable": 1, "ArchiveError": 1,
-             "AlreadyRunning": 1, "Refused": 1, "BackupRefused": 1}
+             "AlreadyRunning": 1, "Refused": 1, "BackupRefused": 1, "MemberChanged": 1, "OtherFile": 1}
     code = words.get(type(error).__name__)
     if code is None and not program and isinstance(error, OSError | EOFError):
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
@@ -103,7 +106,12 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("--dir", type=Path, help="the demo's folder, if the demo room is rehearsed")
     v = add("export", _export, "write a session for an auditor: footage, manifest, receipts, certificates, VERIFY.md", config=True)
     v.add_argument("session", help="the session's id")
-    v.add_argument("--to", type=Path, required=True, help="a new or empty folder")
+    v.add_argument("--to", type=Path, required=True, help="a new or empty folder, or a file NAME.zip; a ZIP that broke off is gone on with")
+    v.add_argument("--full", action="store_true", help="names and numbers whole instead of masked; an auditor signs for it")
+    v.add_argument("--by", metavar="STAFF_ID", help="the auditor who signs (with --full)")
+    v.add_argument("--reason", help="why names and numbers leave the room (with --full); goes into the journal")
+    v.add_argument("--secrets-from", type=Path, help="file with the auditor's PIN, instead of asking")
+    v.add_argument("--json", action="store_true", help="the outcome as one JSON object")
     _add_verify(add("verify", _verify, "check an exported session, a device's whole history or the room's own store: "
                     "PASS, PASS WITH DECLARED GAPS or FAIL; needs no room and no network", config=True))
     _add_keeping(verbs)
@@ -384,13 +392,53 @@ def _doctor_reader(args: argparse.Namespace) -> int:
 # ---- evidence ---------------------------------------------------------------------------------------------------------
 
 def _export(args: argparse.Namespace) -> int:
-    """Through the running room, because it alone writes the journal; without one, with the same code."""
+    """The running room says what leaves and journals it, because it alone writes the journal; without one, the same code does."""
     from edge import app
+    from edge.export import Order
     _must_be_session(args.session)
-    report = asyncio.run(app.export_session(_load(args), args.session, args.to.resolve()))
-    print("\n".join([*report["lines"], f"{report['verdict']}: {report['first']}" if report["first"] else report["verdict"]]))
-    print(f"written to {args.to}; an auditor begins with VERIFY.md")
-    return 0 if report["verdict"] != "FAIL" else 1
+    if args.full and not (args.by and args.reason):
+        raise Refused("--full needs --by STAFF_ID of an auditor and --reason. Nothing was written.")
+    pin = ""
+    if args.full:
+        pin = args.secrets_from.read_text(encoding="utf-8").strip() if args.secrets_from else getpass.getpass(f"PIN of {args.by}: ")
+    to = args.to.resolve()
+    if to.is_file() or (to.is_dir() and any(to.iterdir())):
+        raise Refused(f"{to} is there already; nothing was written. Name a new one.")
+    order = Order(args.session, args.by or "local", "zip" if to.suffix == ".zip" else "folder", args.full, args.reason or "", pin)
+    try:
+        done = asyncio.run(app.export_session(_load(args), order, to, _progress))
+    except app.Refused as refused:
+        raise Refused(_in_words(refused)) from None
+    except FileExistsError as error:
+        raise Refused(str(error)) from None
+    except OSError as error:
+        raise Refused(_why_not_written(error, to)) from error
+    return _handed_out(args, done)
+
+
+def _why_not_written(error: OSError, to: Path) -> str:
+    hint = {errno.ENOSPC: "There is not enough room there.",
+            errno.EFBIG: "Its file system takes no file so large (FAT: 4 GB): format it exFAT, or export into a folder."}
+    again = " The same command goes on where it broke off." if to.suffix == ".zip" else " What is there is incomplete: name a new folder."
+    return f"{to} cannot be written ({error.strerror}). {hint.get(error.errno or 0, '')} The session itself is untouched.{again}"
+
+
+def _handed_out(args: argparse.Namespace, done: HandedOut) -> int:
+    wrong = [*(f"MISSING: {name}" for name in done.missing), *(f"ALTERED: {name}" for name in done.altered)]
+    report, good = done.report, not done.altered and not done.missing and (done.report is None or done.report.verdict != "FAIL")
+    if args.json:
+        print(json.dumps({
+            "to": str(args.to), "files": done.files, "bytes": done.bytes, "export_id": done.export_id, "went_on_from": done.went_on_from,
+            "missing": done.missing, "altered": done.altered, "verdict": report.verdict if report else None}, ensure_ascii=False))
+        return 0 if good else 1
+    if done.went_on_from:
+        print(f"went on after {done.went_on_from:,} bytes that were there and right")
+    if report is not None:
+        print("\n".join([*report.lines, f"{report.verdict}: {report.first}" if report.first else report.verdict]))
+    print("\n".join([*wrong, f"written to {args.to}: {done.files} files, {done.bytes:,} bytes, export id {done.export_id}",
+                     "each file's SHA-256 was compared as it was written" + ("" if good else "; NOT ALL IS RIGHT, see above"),
+                     "an auditor begins with VERIFY.md; index.html plays the footage"]))
+    return 0 if good else 1
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -651,11 +699,15 @@ def _roster_import(args: argparse.Namespace) -> int:
             raise Refused("what would change is no longer what you expect. Nothing was changed; look at it again with --dry-run")
         asyncio.run(app.import_roster(config, args.session, data, digest=shown["digest"], **_signatures(args)))
     except app.Refused as refused:
-        texts = _english()
-        raise Refused(f"{texts.word('en', 'refusal', refused.word, **refused.facts)} "
-                      f"{texts.word('en', 'refusal-next', refused.word, **refused.facts)}") from None
+        raise Refused(_in_words(refused)) from None
     print(f"imported: {shown['people']} people are the list of {args.session} now")
     return 0
+
+
+def _in_words(refused: AppRefused) -> str:
+    """What the room would not do, and what to do."""
+    texts = _english()
+    return " ".join(texts.word("en", family, refused.word, **refused.facts) for family in ("refusal", "refusal-next"))
 
 
 def _signatures(args: argparse.Namespace) -> dict[str, str]:

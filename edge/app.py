@@ -14,7 +14,7 @@ import logging
 import random
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -36,11 +36,13 @@ from edge.evidence import bundle, chain
 from edge.evidence.keys import fingerprint, read_certificates, role_of
 from edge.evidence.manifest import RoomFacts
 from edge.evidence.signers import DeviceSigner, open_signer
-from edge.export import NotExportable, examine, export
+from edge.export import Exports, HandedOut, NotExportable, Order, examine, export, from_json, let_go, pacer
+from edge.exported.copying import Progress
 from edge.idcheck.reader import CardSeen, CardUnreadable, Reader, ReaderStatus
 from edge.notary import Notary
 from edge.programs import NotReady, Task, until_stopped
-from edge.room import Instruments, Room, Rules
+from edge.room import Instruments, Refusal, Room, Rules
+from edge.roomsocket import RoomAtTheSocket, live_in
 from edge.sessions import events as e
 from edge.storage.archived import ArchiveLedger
 from edge.storage.catalog import Catalog
@@ -67,8 +69,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EXPORT_S = 6 * 3600
-"""A day's session onto a slow stick takes hours; beyond this something hangs."""
 
 @dataclass(frozen=True, slots=True)
 class RoomProgram:
@@ -78,7 +78,7 @@ class RoomProgram:
     database: Database
     http: httpx.AsyncClient
     tasks: tuple[Task, ...]
-    export: Callable[[str, Path, str], Awaitable[bundle.Report]]
+    exports: Exports
 
     async def close(self) -> None:
         await self.http.aclose()
@@ -144,16 +144,18 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     scrub = Scrub(database, paths.footage, upkeep.scrub_days, upkeep.scrub_most_mb_s * 10**6, clock, room.report,
                   lambda: room.state.live is not None, lambda: not _disk(config).fault)
     archivist = _archivist(config, room, database, root_pem)
+    exports = Exports(room, paths.footage, root_pem)
+    pace = pacer(paths.run, names, lambda: room.state.live is not None, config.export.live_mb_s)
 
     async def hand_out(session: str, to: Path, by: str) -> bundle.Report:
-        return await export(room, paths.footage, root_pem, session, to, by)
+        return await export(exports, root_pem, pace, session, to, by)
 
     desk = Desk(footage=paths.footage, run=paths.run, room_name=config.room.name, room_code=config.room.code,
                 stream_names={s.id: {"zh-CN": s.name_zh, "en": s.name_en} for s in specs}, logins=logins,
-                verify=partial(examine, room, paths.footage, root_pem), demo_logins=demo_logins,
+                verify=partial(examine, room, paths.footage, root_pem), exports=exports, pace=pace, demo_logins=demo_logins,
                 allowed_hosts=(config.web.host, "localhost", *config.web.allowed_hosts), default_language=config.web.language)
     pages = _serve(build_web(room, desk), _tcp_socket(config.web.host, config.web.port))
-    local = _serve(build_local(room, hand_out), _unix_socket(paths.run / "room.sock"))
+    local = _serve(build_local(room, hand_out, exports), _unix_socket(paths.run / "room.sock"))
 
     async def begin() -> None:
         await keyring.account(_files(config), facts, room)
@@ -171,7 +173,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("certificate", partial(keyring.watch, room, signer, facts)), ("checkpoints", Checkpoints(room, signer, facts).run),
         *((("faces", advice.run),) if advice is not None else ()),
         *((("archive", archivist.run),) if archivist is not None else ()),
-    ), hand_out)
+    ), exports)
 
 
 # ---- running ----------------------------------------------------------------------------------------------------------
@@ -235,23 +237,31 @@ def _unix_socket(path: Path) -> socket.socket:
     return listener
 
 
-async def export_session(config: Config, session: str, to: Path) -> dict[str, Any]:
-    """`edge export`: by the running room if there is one, because it alone writes the journal; else by the same code here and now."""
-    channel = httpx.AsyncHTTPTransport(uds=str(config.paths.run / "room.sock"))
-    async with httpx.AsyncClient(transport=channel, base_url="http://room", timeout=httpx.Timeout(10, read=EXPORT_S)) as http:
+async def export_session(config: Config, order: Order, to: Path, progress: Progress) -> HandedOut:
+    """`edge export`: the room (running, or else built for it) says what leaves and writes down that it does; the bytes are let go here,
+    in a program of its own behind everybody else. NotExportable, Refused, zip64.MemberChanged, OSError; the session is untouched."""
+    run, root_pem = config.paths.run, config.in_state(config.evidence.root).read_bytes()
+    pace = pacer(run, [s.id for s in config.streams], live_in(run), config.export.live_mb_s)
+    channel = httpx.AsyncHTTPTransport(uds=str(run / "room.sock"))
+    async with httpx.AsyncClient(transport=channel, base_url="http://room", timeout=httpx.Timeout(10, read=120)) as http:
         try:
-            answer = await http.post(f"/sessions/{session}/files/export", json={"to": str(to), "by": "local"})
-        except httpx.ConnectError:
+            answer = await http.post(f"/sessions/{order.session}/files/export/begin", json=order.told())
+        except (httpx.ConnectError, FileNotFoundError):
             program = build_room(config)
             try:
-                report = await program.export(session, to, "local")
+                laid = await program.exports.begin(await program.exports.lay(order))
+                return await let_go(laid, to, root_pem, pace, progress, program.exports)
+            except Refusal as refusal:
+                raise Refused(refusal.word, dict(refusal.facts)) from None
             finally:
                 await program.close()
-            return {"verdict": report.verdict, "first": report.first, "lines": list(report.lines)}
-    body: dict[str, Any] = answer.json()
-    if answer.status_code != 200:
-        raise NotExportable(str(body.get("facts", {}).get("detail", body)))
-    return body
+        told: dict[str, Any] = answer.json()
+        if answer.status_code == 409 and told.get("refusal") == "not-exportable":
+            raise NotExportable(str(told["facts"]["detail"]))
+        if answer.status_code != 200:
+            raise Refused(str(told.get("refusal", "bad-request")), told.get("facts", {}))
+
+        return await let_go(from_json(order, told), to, root_pem, pace, progress, RoomAtTheSocket(http, order.by))
 
 
 def _advice(config: Config, room: Room) -> FaceAdvice | None:

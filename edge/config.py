@@ -334,6 +334,12 @@ class ArchiveSection(_Section):
         return int(since), int(until)
 
 
+class ExportSection(_Section):
+    live_mb_s: int = Field(default=20, ge=0, le=10_000,
+                           description="while a session is live an export reads at most so many 10^6 bytes per second (0: no limit); an "
+                                       "exam comes before an auditor. A recorder that waits for the disk stops every export in any case")
+
+
 class Config(_Section):
     """A whole configuration file."""
 
@@ -351,6 +357,7 @@ class Config(_Section):
     evidence: EvidenceSection = EvidenceSection()
     upkeep: UpkeepSection = UpkeepSection()
     archive: ArchiveSection = ArchiveSection()
+    export: ExportSection = ExportSection()
     streams: tuple[StreamSection, ...] = Field(min_length=1, max_length=16, description="the cameras and microphones, in page order")
     sha256: str = Field(default="", exclude=True, description="digest of the file's bytes; set by the loader, stands in manifests")
 

@@ -724,6 +724,20 @@ class Room:
             self._known(session_id)
             await self._do(e.FootageViewed(at=self.clock.now(), session=session_id, by=by, stream=stream, reason=reason or None))
 
+    async def export_begun(self, fact: e.ExportBegun, pin: str = "") -> None:
+        """A session is about to leave the room: on disk before the first byte. Whole names and numbers only for an auditor, who signs
+        with the PIN and says why. Refusal `auditor-only`, `reason-needed`, `wrong-pin`, `unknown-session`."""
+        if fact.people != "masked":
+            member = self.staff.members.get(fact.by)
+            if member is None or member.role != "auditor":
+                raise Refusal("auditor-only")
+            if not (fact.reason or "").strip():
+                raise Refusal("reason-needed", minutes=0)
+            await self._must_know_pin(fact.by, pin)
+        async with self._turn:
+            self._known(fact.session)
+            await self._do(fact)
+
     # ---- questions ----------------------------------------------------------------------------------------------------
 
     def preflight(self, session_id: str) -> Preflight:

@@ -120,6 +120,17 @@ def _small_files(contents: Contents, newest: dict[str, Any]) -> dict[str, bytes]
     }
 
 
+def newest(contents: Contents) -> dict[str, Any]:
+    """The newest manifest's document."""
+    document: dict[str, Any] = parse(base64.b64decode(parse(contents.manifests[max(contents.manifests)])["payload"]))
+    return document
+
+
+def small_files(contents: Contents) -> dict[str, bytes]:
+    """Everything of a bundle but the media, by name: for whoever writes it in another way than `write_bundle`."""
+    return _small_files(contents, newest(contents))
+
+
 def _put(path: Path, source: BinaryIO) -> None:
     # plain creates, because sticks have no hard links; buffered, because a raw file may take less than it is given
     with durable.create(path, 0o644) as raw, io.BufferedWriter(raw, durable.CHUNK_BYTES) as file:

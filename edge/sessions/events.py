@@ -559,7 +559,27 @@ class FootageViewed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExportBegun(Event):
+    """A session is about to be written out or downloaded; written before the first byte left (E11).
+
+    `form`: zip, folder or download. `people`: masked, or full (names and numbers whole, which an auditor signed for with `reason`).
+    `export_id`: stands for the very bytes of a ZIP. `files`, `bytes`: what it will be, `missing`: segments' files that are not there.
+    """
+
+    by: str
+    form: str
+    people: str
+    export_id: str
+    files: int
+    bytes: int
+    missing: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionExported(Event):
+    """The last byte has left."""
+
     by: str
     files: int
     bytes: int

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+
+_ID_SHAPED = re.compile(r"(?<![0-9])[0-9]{14}([0-9]{3}[0-9Xx])(?![0-9A-Za-z])")
 
 
 class Document(StrEnum):
@@ -47,6 +50,11 @@ class Identity:
 def mask_number(number: str) -> str:
     """`****0018`: the last four characters only."""
     return "****" + number[-4:]
+
+
+def mask_within(text: str) -> str:
+    """`text` with all but the last four of anything in it that has the shape of an ID number withheld."""
+    return _ID_SHAPED.sub(r"****\1", text)
 
 
 def mask_name(name: str) -> str:

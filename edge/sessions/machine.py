@@ -39,7 +39,7 @@ LIVE = frozenset({State.CHECKIN, State.RUNNING, State.CLOSING, State.SEALING})
 """From the opened doors until the books are closed: at most one session of the room is here."""
 
 _ANSWERS: dict[type[e.Event], State | None] = {e.OpenSigned: None, e.ReceiptVerified: None, e.ReceiptRefused: None}
-_LOOKED_AT: dict[type[e.Event], State | None] = {e.FootageViewed: None, e.SessionExported: None}
+_LOOKED_AT: dict[type[e.Event], State | None] = {e.FootageViewed: None, e.ExportBegun: None, e.SessionExported: None}
 _BOX: dict[type[e.Event], State | None] = {e.ClockStepped: None, e.StreamImpaired: None, e.StreamRestored: None, e.PlaybackProbed: None}
 """Facts of the box that stand among those of the live session, if there is one."""
 

@@ -225,3 +225,19 @@ class Catalog:
             rows = connection.execute("SELECT digest, kind, session, revision, answers, body FROM envelope WHERE session = ? "
                                       "ORDER BY kind, revision", (session,))
             return [StoredEnvelope(**dict(row)) for row in rows]
+
+    # ---- what is being exported stays ---------------------------------------------------------------------------------
+
+    async def reserve(self, session: str, until_utc_us: int, why: str) -> None:
+        """Nothing of `session` may be deleted before `until_utc_us`. The same `why` again moves the end; on disk when it returns."""
+        await self._database.write(lambda c: c.execute("INSERT OR REPLACE INTO reserved VALUES (?,?,?)", (session, until_utc_us, why)))
+
+    async def release(self, session: str, why: str) -> None:
+        """End one reservation; no error if there is none."""
+        await self._database.write(lambda c: c.execute("DELETE FROM reserved WHERE session = ? AND why = ?", (session, why)))
+
+    def reserved_sessions(self, now_utc_us: int) -> frozenset[str]:
+        """Sessions that somebody reserved. Whoever deletes asks before each pass; what ended (a crash released nothing) counts no more."""
+        with self._database.read() as connection:
+            return frozenset(row["session"] for row in connection.execute(
+                "SELECT DISTINCT session FROM reserved WHERE until_utc_us > ?", (now_utc_us,)))

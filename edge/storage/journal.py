@@ -25,7 +25,7 @@ Link = Callable[[int, "str | None", str, int, int, str, dict[str, Any], str], tu
 STEPPED_OVER = "kind NOT IN ('SegmentStored','GapDeclared','FootageViewed','SessionExported','IdleFootageExpired')"
 """As the index event_folded has it, word for word: SQLite uses a partial index only then."""
 
-NOT_FOLDED = ("SegmentStored", "GapDeclared", "FootageViewed", "SessionExported", "IdleFootageExpired", "CheckpointSigned",
+NOT_FOLDED = ("SegmentStored", "GapDeclared", "FootageViewed", "ExportBegun", "SessionExported", "IdleFootageExpired", "CheckpointSigned",
               "SessionArchived", "ArchiveMismatch")
 """Facts that the room's state does not need at start: most of the journal. Late segments are counted by `load`."""
 

@@ -95,7 +95,12 @@ def step_upkeep(db: sqlite_utils.Database) -> None:
                "'SessionExported','IdleFootageExpired')")
 
 
-STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1, step_2, step_archive, step_upkeep)
+def step_export(db: sqlite_utils.Database) -> None:
+    """Sessions whose files somebody is reading out: nothing of them may be deleted before `until_utc_us` (storage.reserved)."""
+    db.table("reserved").create({"session": str, "until_utc_us": int, "why": str}, pk=("session", "why"), not_null={"until_utc_us"})
+
+
+STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1, step_2, step_archive, step_upkeep, step_export)
 
 
 def apply(connection: sqlite3.Connection) -> None:

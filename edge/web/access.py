@@ -92,6 +92,10 @@ RULES: Mapping[tuple[str, str], frozenset[str]] = {
     ("GET", "/archive/{session_id}"): frozenset({AUDITOR}),
     ("POST", "/archive/{session_id}/verify"): frozenset({AUDITOR}),
     ("GET", "/archive/{session_id}/play/{stream}"): frozenset({AUDITOR}),
+    ("GET", "/archive/{session_id}/export"): frozenset({AUDITOR}),
+    ("POST", "/archive/{session_id}/export"): frozenset({AUDITOR}),                 # whole names: by PIN, with a reason
+    ("GET", "/archive/{session_id}/export.zip"): frozenset({AUDITOR}),
+    ("GET", "/archive/{session_id}/export/{ticket}.zip"): frozenset({AUDITOR}),
     ("GET", "/archive/{session_id}/dossier"): frozenset({AUDITOR}),         # whole names and pictures: for paper
     ("GET", "/archive/{session_id}/picture/{stream}/{seq}.jpg"): frozenset({AUDITOR}),
     ("POST", "/archive/{session_id}/dossier"): frozenset({AUDITOR}),

@@ -6,19 +6,17 @@ them, and so is who stood at the door and is on no list. Reads only. Callers: `v
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from edge.clock import US, Stamp
 from edge.room import Room
-from edge.sessions.identity import mask_number
+from edge.sessions.identity import mask_number, mask_within
 from edge.sessions.machine import Session
 from edge.sessions.roster import OFF_ROSTER, Candidate, Code
 from edge.storage.catalog import Person
 
 CLASS = "training_class"
-_ID_SHAPED = re.compile(r"(?<![0-9])[0-9]{14}([0-9]{3}[0-9Xx])(?![0-9A-Za-z])")
 
 
 class Group(StrEnum):
@@ -135,8 +133,8 @@ def line_of(session: Session, person: Person) -> Line:
 
 
 def safe(text: str) -> str:
-    """A text of the roster, with all but the last four of anything that has the shape of an ID number withheld: never one on a page."""
-    return _ID_SHAPED.sub(r"****\1", text)
+    """A text of the roster as a page may show it: never with an ID number in it."""
+    return mask_within(text)
 
 
 @dataclass(frozen=True, slots=True)

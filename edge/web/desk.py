@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from edge.clock import US
 from edge.evidence.report import Report
+from edge.exported.zip64 import Archive
 from edge.room import DEFAULT_KBPS, Room
 from edge.status import DiskReading
 from edge.storage.logins import Logins
@@ -20,6 +22,31 @@ from edge.web.texts import Texts
 GAUGE_US = 5 * US
 MEAN_US = 300 * US
 """Over so long a stretch the rate of all streams is averaged: what is said of the days left must not jump."""
+
+
+class LaidOut(Protocol):
+    """An export as it will be: `edge.export.Laid` is one. `ticket`: empty until it has begun."""
+
+    @property
+    def archive(self) -> Archive: ...
+
+    @property
+    def missing(self) -> Sequence[str]: ...
+
+    @property
+    def ticket(self) -> str: ...
+
+
+class PageExports(Protocol):
+    """What the pages need of `edge.export.Exports`."""
+
+    async def lay_told(self, session: str, by: str, *, full: bool = False, reason: str = "", pin: str = "") -> LaidOut: ...
+
+    async def begin(self, laid: Any) -> LaidOut: ...
+
+    async def hold(self, session: str, ticket: str) -> None: ...
+
+    async def end(self, session: str, by: str, ticket: str, files: int, size: int) -> None: ...
 
 
 DemoLogin = tuple[str, str, str, str, str]
@@ -37,6 +64,8 @@ class Desk:
     stream_names: Mapping[str, Mapping[str, str]]
     logins: Logins
     verify: Callable[[str], Awaitable[Report]]
+    exports: PageExports | None = None                      # None: nothing is handed out by the pages
+    pace: Callable[[int], None] = field(default=lambda count: None, repr=False)
     demo_logins: tuple[DemoLogin, ...] = field(default=(), repr=False)
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
     default_language: str = "zh-CN"

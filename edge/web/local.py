@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -66,12 +66,43 @@ class RosterFile(_Ask):
     reason: str = Field(default="", max_length=500)
 
 
+class LocalExports(Protocol):
+    """`edge.export.Exports`, as far as a command needs it."""
+
+    Impossible: type[Exception]
+
+    async def begin_told(self, session: str, **order: Any) -> dict[str, Any]: ...
+
+    async def end(self, session: str, by: str, ticket: str, files: int, size: int) -> None: ...
+
+    async def drop(self, session: str, ticket: str) -> None: ...
+
+
 class ExportOrder(_Ask):
     to: Path
     by: str = Field(default="local", max_length=40)
 
 
-def build_local(room: Room, export: Callable[[str, Path, str], Awaitable[Report]]) -> FastAPI:
+class ExportBegin(_Ask):
+    """`edge export`: whoever asks lets the bytes go itself, once the room has written it down."""
+
+    by: str = Field(max_length=40)
+    form: Literal["zip", "folder"]
+    full: bool = False
+    reason: str = Field(default="", max_length=500)
+    pin: str = ""
+
+
+class ExportEnd(_Ask):
+    """The last byte has left; without `files`: it came to nothing."""
+
+    by: str = Field(max_length=40)
+    ticket: str = Field(pattern=r"^[0-9a-f]{32}$")
+    files: int | None = Field(default=None, ge=0)
+    bytes: int = Field(default=0, ge=0)
+
+
+def build_local(room: Room, export: Callable[[str, Path, str], Awaitable[Report]], exports: LocalExports) -> FastAPI:
     """The application behind run/room.sock: a long list of short handlers."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -134,6 +165,21 @@ def build_local(room: Room, export: Callable[[str, Path, str], Awaitable[Report]
         except Exception as error:  # the words belong to whoever asked; the room goes on
             return JSONResponse({"refusal": "not-exportable", "facts": {"detail": str(error)}}, 409)
         return JSONResponse({"verdict": report.verdict, "first": report.first, "lines": list(report.lines)})
+
+    @app.post("/sessions/{session_id}/files/export/begin")
+    async def begin_export(session_id: str, order: ExportBegin) -> JSONResponse:
+        try:
+            return JSONResponse(await exports.begin_told(session_id, **order.model_dump()))
+        except exports.Impossible as error:
+            return JSONResponse({"refusal": "not-exportable", "facts": {"detail": str(error)}}, 409)
+
+    @app.post("/sessions/{session_id}/files/export/end")
+    async def end_export(session_id: str, order: ExportEnd) -> dict[str, bool]:
+        if order.files is None:
+            await exports.drop(session_id, order.ticket)
+        else:
+            await exports.end(session_id, order.by, order.ticket, order.files, order.bytes)
+        return {"ok": True}
 
     return app
 

@@ -74,6 +74,7 @@ BODIES: dict[type[e.Event], dict[str, Any]] = {
     e.SessionArchived: {"revision": 1, "bucket": "evid-6y", "objects": 9, "bytes": 9, "retain_until_utc_us": 1},
     e.ArchiveMismatch: {"name": "segments/mic/000001-0123456789abcdef.mp4", "reason": "read-back"},
     e.ArchiveLost: {"reason": "unreachable"}, e.ArchiveBack: {},
+    e.ExportBegun: {"by": "A001", "form": "zip", "people": "masked", "export_id": "0", "files": 1, "bytes": 1},
     e.IdleFootageExpired: {"stream": "cam-front", "first_seq": 1, "last_seq": 2, "segments": 2, "bytes": 2},
 }
 

@@ -98,3 +98,15 @@ async def test_plans_and_envelopes(database: Database, catalog: Catalog, sim_clo
     assert [(x.kind, x.revision, x.answers) for x in catalog.envelopes("S1")] == [
         ("receipt", 1, "1" * 64), ("session-manifest", 1, None), ("session-manifest", 2, None)]
     assert catalog.envelopes("S2") == []
+
+
+async def test_what_is_reserved_is_named_until_its_time_is_over_or_it_is_released(catalog: Catalog) -> None:
+    await catalog.reserve("S1", 100, "export a")
+    await catalog.reserve("S1", 300, "export b")
+    await catalog.reserve("S2", 100, "export c")
+    assert catalog.reserved_sessions(99) == {"S1", "S2"} and catalog.reserved_sessions(100) == {"S1"}
+    await catalog.reserve("S2", 200, "export c")
+    assert catalog.reserved_sessions(150) == {"S1", "S2"}, "the same reason again moves the end"
+    await catalog.release("S1", "export b")
+    await catalog.release("S1", "nobody's")
+    assert catalog.reserved_sessions(99) == {"S1", "S2"} and catalog.reserved_sessions(150) == {"S2"}

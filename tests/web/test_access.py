@@ -27,7 +27,8 @@ ROLES: dict[str, set[str]] = {
     "nobody": {"public"}, "chief": {"public", "any", "staff", "chief", "duty"}, "proctor": {"public", "any", "staff", "proctor", "duty"},
     "outsider": {"public", "any", "staff"}, "auditor": {"public", "any", "auditor"}, "sysadmin": {"public", "any", "sysadmin"}}
 OUTSIDER_PASSWORD = "outsider-password"
-FILL = {"session_id": SESSION, "stream": "front", "seq": "1", "topic": "room", "name": "app.css"}
+FILL = {"session_id": SESSION, "stream": "front", "seq": "1", "topic": "room", "name": "app.css",
+        "ticket": "0" * 32}
 STREAMS = ("/news/{topic}", "/gate/live")           # endless answers: asked for in test_live
 
 

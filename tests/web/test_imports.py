@@ -258,6 +258,9 @@ async def test_nothing_of_a_file_is_logged_or_left_on_the_disk(door: Hall, caplo
 
 # ---- the command ----------------------------------------------------------------------------------------------------------
 
+NO_EXPORTS: Any = None          # nobody exports here
+
+
 @asynccontextmanager
 async def local_socket(hall: Hall) -> AsyncIterator[Path]:
     """The room's local socket, served for real."""
@@ -266,7 +269,7 @@ async def local_socket(hall: Hall) -> AsyncIterator[Path]:
 
     path = hall.desk.run / "room.sock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    server = uvicorn.Server(uvicorn.Config(build_local(hall.room, export), log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(build_local(hall.room, export, NO_EXPORTS), log_level="error", lifespan="off"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:     # listening before the server is up: nobody has to wait for it
         listener.bind(str(path))
         listener.listen(4)
