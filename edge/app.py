@@ -37,6 +37,7 @@ from edge.evidence.keys import fingerprint, read_certificates, role_of
 from edge.evidence.manifest import RoomFacts
 from edge.export import NotExportable, examine, export
 from edge.idcheck.reader import CardSeen, CardUnreadable, Reader, ReaderStatus
+from edge.keeper import Keeper, Means
 from edge.notary import Notary
 from edge.programs import NotReady, Task, until_stopped
 from edge.room import Instruments, Room, Rules
@@ -44,6 +45,7 @@ from edge.sessions import events as e
 from edge.storage.catalog import Catalog
 from edge.storage.database import Database
 from edge.storage.journal import Journal
+from edge.storage.keeping import Keeping
 from edge.storage.logins import Logins
 from edge.storage.outbox import Outbox
 from edge.storage.photos import Photos
@@ -122,7 +124,12 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
                         lambda stream: room.state.probed[stream].day if stream in room.state.probed else "", room.of_the_box, clock)
 
     recorder = RecorderControl(paths.run / "recorder.sock")
-    notary = Notary(room, signer, root_pem, facts, recorder, config.recording.seal_wait_s)
+    policies = config.policies()
+    notary = Notary(room, signer, root_pem, facts, recorder, config.recording.seal_wait_s, policies)
+    keeper = Keeper(room, Means(
+        Keeping(database, paths.footage), signer, facts, storage_fault=partial(_storage_fault, config),
+        synced=lambda: status.probe_clock().state == "synced", streams=names, policies=policies,
+        hours_per_year=config.retention.exam_hours_per_year))
 
     rng = random.Random(secrets.randbits(64))  # noqa: S311 (jitter only)
     http = open_http(ca=config.platform.ca, certificate=config.platform.client_cert, key=config.platform.client_key)
@@ -130,9 +137,10 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     link = Link(report, clock, lost=room.state.platform_lost is not None)
     courier = Courier(client, outbox, link, notary.receipt, clock, rng, cap_s=config.platform.retry_cap_s)
     timetable = Timetable(client, link, notary.plans, notary.roster, clock, rng, every_s=config.platform.plans_s)
-    heartbeat = Heartbeat(client, link, partial(followers.heartbeat, room), clock, rng, session_s=config.platform.heartbeat_s)
+    heartbeat = Heartbeat(client, link, partial(followers.heartbeat, room, keeper.heartbeat), clock, rng,
+                          session_s=config.platform.heartbeat_s)
     retention = IdleRetention(database, paths.footage, config.recording.idle_keep_h, clock,
-                              lambda: status.probe_clock().state == "synced", report)
+                              keeper.trusted, report, lambda: not _storage_fault(config))
 
     async def hand_out(session: str, to: Path, by: str) -> bundle.Report:
         return await export(room, paths.footage, root_pem, session, to, by)
@@ -152,7 +160,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("begin", begin), ("intake", intake.run), ("notary", notary.run), ("reader", reader.run), ("streams", watch.run),
         ("alarms", alarms.run), ("wanted", partial(followers.wanted, room, recorder, config.recording.idle_keep_h)),
         ("courier", courier.run), ("nudge", partial(followers.outbox, room, courier)), ("timetable", timetable.run),
-        ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run),
+        ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run), ("keeper", keeper.run),
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
         *((("faces", advice.run),) if advice is not None else ()),
     ), hand_out)
@@ -288,6 +296,16 @@ def _disk(config: Config) -> status.DiskReading:
     except StorageRefused as refused:
         return status.DiskReading(0, 0, False, str(refused))
     return status.probe_disk(config.paths.footage)
+
+
+def _storage_fault(config: Config) -> str:
+    """Why nothing in the footage folder may be removed; '' if it is the room's own, pinned disk."""
+    own = pinned(config.paths.state)
+    try:
+        check_storage(config.paths.footage, own)
+    except StorageRefused as refused:
+        return str(refused)
+    return "" if own is not None else "the state folder does not say which disk is the room's own (edge storage init notes it)"
 
 
 def _evidence(config: Config) -> tuple[FileSigner, bytes, RoomFacts, bytes]:

@@ -15,7 +15,8 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -689,6 +690,58 @@ class Room:
         async with self._turn:
             self._known(session_id)
             await self._do(e.FootageViewed(at=self.clock.now(), session=session_id, by=by, stream=stream, reason=reason or None))
+
+    # ---- keeping: holds, longer terms, and what is over -----------------------------------------------------------------
+
+    async def place_hold(self, session_id: str, by: str, pin: str, reason: str) -> str:
+        """Nothing of this session goes until the hold is released. An auditor's, with PIN and reason. Returns the hold's id."""
+        hold_id = f"H-{secrets.token_hex(4)}"
+        await self._keep(session_id, by, pin, reason, lambda at, why: e.HoldPlaced(
+            at=at, session=session_id, hold_id=hold_id, by=by, reason=why))
+        return hold_id
+
+    async def release_hold(self, session_id: str, hold_id: str, by: str, pin: str, reason: str) -> None:
+        """One hold is over. The others stand, and so does the date until which the session is kept."""
+        await self._keep(session_id, by, pin, reason, lambda at, why: e.HoldReleased(
+            at=at, session=session_id, hold_id=hold_id, by=by, reason=why))
+
+    async def lengthen(self, session_id: str, keep_until: str, by: str, pin: str, reason: str) -> None:
+        """Keep a session longer, to `keep_until` (YYYY-MM-DD). Refusal `not-later` for an earlier day than it has."""
+        await self._keep(session_id, by, pin, reason, lambda at, why: e.RetentionLengthened(
+            at=at, session=session_id, keep_until=keep_until, by=by, reason=why))
+
+    async def _keep(self, session_id: str, by: str, pin: str, reason: str, fact: Callable[[Stamp, str], e.Event]) -> None:
+        await self._must_be_auditor(by, pin)
+        async with self._turn:
+            self._known(session_id)
+            if not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            await self._do(fact(self.clock.now(), reason.strip()[:500]))
+
+    async def approve_disposal(self, sessions: Sequence[str], size: int, by: str, pin: str) -> None:
+        """An auditor has looked at what is due (`size` bytes in all) and agrees that it goes, though it is more than goes unasked."""
+        await self._must_be_auditor(by, pin)
+        async with self._turn:
+            for each in sessions:
+                self._known(each)
+            await self._append(e.DisposalApproved(at=self.clock.now(), by=by, sessions=tuple(sorted(sessions)), bytes=size))
+
+    async def dispose(self, session_id: str, account: Callable[[Stamp], e.FootageDisposed], *beside: Beside) -> e.FootageDisposed:
+        """The session's time is over (the keeper has judged; the machine judges again). Rows and people go with the fact, files after it.
+
+        `account` counts what goes at the moment of writing: nothing can join the session in between."""
+        async with self._turn:
+            fact = account(self.clock.now())
+            await self._append(fact, *beside)
+            if session_id in self.rosters:
+                self.rosters[session_id] = replace(self.rosters[session_id], candidates=(), elsewhere={})
+            return fact
+
+    async def _must_be_auditor(self, by: str, pin: str) -> None:
+        member = self.staff.members.get(by)
+        if member is None or member.role != "auditor":
+            raise Refusal("auditor-only")
+        await self._must_know_pin(by, pin)
 
     # ---- questions ----------------------------------------------------------------------------------------------------
 

@@ -56,6 +56,20 @@ class ManifestFacts(_Part):
     counters: _Counters
 
 
+class _Subject(_Part):
+    id: str
+
+
+class DispositionFacts(_Part):
+    """What the platform looks at in a disposition record."""
+
+    type: Literal["exam-disposition/v1"]
+    session: _Subject
+    room: str
+    device: _Device
+    session_seq: int = Field(ge=1)
+
+
 class _Whole(BaseModel):
     """A document that is nobody's but the platform's: an unknown field is a mistake of the sender."""
 

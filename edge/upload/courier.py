@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 SESSION_OPEN = "session-open"
 SESSION_MANIFEST = "session-manifest"
+SESSION_DISPOSITION = "session-disposition"
 
 _BASE_S = 1.0
 _ANSWERED_REST_S = 30.0
@@ -150,6 +151,8 @@ class Courier(Generic[ItemT]):
             await self._take(item, envelope)
 
     async def _send(self, item: ItemT) -> bytes | None:
+        if item.kind == SESSION_DISPOSITION:
+            return await self._client.put_disposition(item.session, item.body, item.digest)
         if item.revision is None:
             return await self._client.put_open(item.session, item.body, item.digest)
         if item.id in self._undecided:
@@ -208,7 +211,8 @@ class Courier(Generic[ItemT]):
 
 def unreadable(item: OutboxItem) -> str | None:
     """What is wrong with an item as our own store gives it, in plain words; None if it can be sent."""
-    known = (item.kind == SESSION_OPEN and item.revision is None) or (item.kind == SESSION_MANIFEST and item.revision is not None)
+    known = (item.kind in (SESSION_OPEN, SESSION_DISPOSITION) and item.revision is None) \
+        or (item.kind == SESSION_MANIFEST and item.revision is not None)
     if not known:
         return f"an outbox item of an unknown kind ({item.kind}); it is kept"
     try:
