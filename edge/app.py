@@ -76,6 +76,7 @@ class RoomProgram:
     http: httpx.AsyncClient
     tasks: tuple[Task, ...]
     export: Callable[[str, Path, str], Awaitable[bundle.Report]]
+    keeper: Keeper
 
     async def close(self) -> None:
         await self.http.aclose()
@@ -148,9 +149,10 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     desk = Desk(footage=paths.footage, run=paths.run, room_name=config.room.name, room_code=config.room.code,
                 stream_names={s.id: {"zh-CN": s.name_zh, "en": s.name_en} for s in specs}, logins=logins,
                 verify=partial(examine, room, paths.footage, root_pem), demo_logins=demo_logins,
-                allowed_hosts=(config.web.host, "localhost", *config.web.allowed_hosts), default_language=config.web.language)
+                allowed_hosts=(config.web.host, "localhost", *config.web.allowed_hosts), default_language=config.web.language,
+                keeping=keeper)
     pages = _serve(build_web(room, desk), _tcp_socket(config.web.host, config.web.port))
-    local = _serve(build_local(room, hand_out), _unix_socket(paths.run / "room.sock"))
+    local = _serve(build_local(room, hand_out, keeper), _unix_socket(paths.run / "room.sock"))
 
     async def begin() -> None:
         await room.report(e.DaemonStarted(at=clock.now(), version=__version__, sw_sha256=facts.sw_sha256,
@@ -163,7 +165,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run), ("keeper", keeper.run),
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
         *((("faces", advice.run),) if advice is not None else ()),
-    ), hand_out)
+    ), hand_out, keeper)
 
 
 # ---- running ----------------------------------------------------------------------------------------------------------
@@ -285,6 +287,32 @@ async def import_roster(config: Config, session: str, file: bytes, **signed: str
     if answer.status_code != 200:
         raise Refused(str(body.get("refusal", "bad-request")), body.get("facts", {}))
     return body
+
+
+async def retention_report(config: Config, days: int) -> dict[str, Any]:
+    """`edge retention report`: of the running room, or by the same code here and now; changes nothing."""
+    try:
+        return await ask_room(config, "GET", f"/retention?days={days}")
+    except NotReady:
+        program = build_room(config)
+        try:
+            return await program.keeper.shown(days)
+        finally:
+            await program.close()
+
+
+async def ask_room(config: Config, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One request to the running room. Refused if it says no; NotReady if none runs: only a running room writes facts."""
+    channel = httpx.AsyncHTTPTransport(uds=str(config.paths.run / "room.sock"))
+    async with httpx.AsyncClient(transport=channel, base_url="http://room", timeout=httpx.Timeout(10, read=120)) as http:
+        try:
+            response = await http.request(method, path, json=body)
+        except (httpx.ConnectError, FileNotFoundError):
+            raise NotReady("no room is running here. Nothing was changed. Start it, then try again.") from None
+    answer: dict[str, Any] = response.json()
+    if response.status_code != 200:
+        raise Refused(str(answer.get("refusal", "bad-request")), answer.get("facts", {}))
+    return answer
 
 
 # ---- facts of the box --------------------------------------------------------------------------------------------------

@@ -346,7 +346,9 @@ def load(path: Path) -> Config:
         config = Config.model_validate({**values, "sha256": hashlib.sha256(data).hexdigest()})
     except ValidationError as error:
         raise ConfigError(f"{path} cannot be used; nothing was started.\n" + "\n".join(_complaints(error))) from error
-    return _resolve(config, path.resolve().parent)
+    config = _resolve(config, path.resolve().parent)
+    config.policies()
+    return config
 
 
 def _complaints(error: ValidationError) -> Iterator[str]:

@@ -23,7 +23,7 @@ from edge.evidence import envelope as dsse
 from edge.evidence.chain import canonical
 from edge.evidence.disposition import DISPOSITION, disposition
 from edge.evidence.manifest import RoomFacts
-from edge.room import DEFAULT_KBPS, Room
+from edge.room import DEFAULT_KBPS, Refusal, Room
 from edge.sessions import events as e
 from edge.sessions import policy, space
 from edge.sessions.machine import IllegalStep, Session, State
@@ -47,6 +47,10 @@ CARD_DAYS = 30
 """Personal data of refused cards, and of lists whose session never took place, is kept so long (PIPL article 19: no longer than needed)."""
 PLAN_US = 2 * 86400 * US
 """The timetable of so long ahead must fit on the disk."""
+
+
+class _BeingRead(Exception):
+    """At this moment somebody exports the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +215,7 @@ class Keeper:
 
         def account(at: Stamp) -> e.FootageDisposed:
             if line.session in self._means.reserved():
-                raise IllegalStep("exporting", "the session is being read")
+                raise _BeingRead
             leaving = self._means.keeping.leaving(line.session)
             return e.FootageDisposed(
                 at=at, session=line.session, policy=named, keep_until=kept_until, day=day, segments=leaving.total.segments,
@@ -220,8 +224,8 @@ class Keeper:
 
         try:
             fact = await self._room.dispose(line.session, account, ToGarbage())
-        except IllegalStep as step:                 # a hold, a longer term, an export: it stays
-            log.info("disposal-not-now session=%s reason=%s", line.session, step.word)
+        except (IllegalStep, _BeingRead) as step:   # a hold, a longer term, an export: it stays
+            log.info("disposal-not-now session=%s reason=%s", line.session, getattr(step, "word", "exporting"))
             return 0
         log.info("footage-disposed session=%s segments=%d bytes=%d", line.session, fact.segments, fact.bytes)
         return 1
@@ -251,6 +255,17 @@ class Keeper:
         never = [s.id for s in sessions.values() if s.opened is None and s.plan.scheduled_start_us < before]
         await self._means.keeping.forget_people(never, [s.id for s in sessions.values() if s.holds], before)
 
+    async def approve(self, digest: str, by: str, pin: str) -> int:
+        """An auditor agrees that what is due goes, as it was shown (`due_digest`). Returns how many sessions; Refusal `due-changed` if
+        something else is due by now, `nothing-due` if nothing is."""
+        report = await self.report(0)
+        if not report.due:
+            raise Refusal("nothing-due")
+        if digest != due_digest(report):
+            raise Refusal("due-changed")
+        await self._room.approve_disposal([line.session for line in report.due], sum(line.total.bytes for line in report.due), by, pin)
+        return len(report.due)
+
     # ---- what is to come --------------------------------------------------------------------------------------------------
 
     async def report(self, days: int = 30) -> Report:
@@ -270,6 +285,10 @@ class Keeper:
             asks=self._asks(lines, store, now), halted=state.disposal_halted, last_pass=self.last_pass,
             garbage=await asyncio.to_thread(keeping.garbage), oldest_kept=self._oldest(kept, totals),
             witness_utc_us=state.witness.received_utc_us if state.witness else None, space=self._reckon(store.bytes))
+
+    async def shown(self, days: int) -> dict[str, Any]:
+        """The report as pages and programs take it."""
+        return as_json(await self.report(days))
 
     def _line(self, session: Session, total: Total, day: str | None, newest: Collection[str], reserved: Collection[str]) -> Line:
         sealed = session.sealed
@@ -354,6 +373,11 @@ def _sum(totals: Any) -> Total:
     return Total(sum(each.segments for each in found), sum(each.bytes for each in found))
 
 
+def due_digest(report: Report) -> str:
+    """What is due, as one digest: whoever agrees agrees to this and nothing else."""
+    return hashlib.sha256("\n".join(sorted(f"{line.session} {line.kept_until}" for line in report.due)).encode()).hexdigest()
+
+
 def as_json(report: Report) -> dict[str, Any]:
     """The report for `edge retention report --json` and the local socket. Whole numbers, texts, UTC times; no person in it."""
     return {
@@ -362,7 +386,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "last_pass": iso_utc(report.last_pass.utc_us) if report.last_pass else None, "oldest_kept": report.oldest_kept,
         "halted": report.halted.reason if report.halted else None,
         "store": {"sessions": report.sessions, "segments": report.store.segments, "bytes": report.store.bytes},
-        "due": {"sessions": len(report.due), "bytes": sum(line.total.bytes for line in report.due)},
+        "due": {"sessions": len(report.due), "bytes": sum(line.total.bytes for line in report.due), "digest": due_digest(report)},
         "sessions": [{"session": line.session, "kept_until": line.kept_until, "policy": line.policy, "basis": line.basis,
                       "segments": line.total.segments, "bytes": line.total.bytes, "expired": line.expired, "approved": line.approved,
                       "bars": list(line.bars)} for line in report.lines],

@@ -28,7 +28,7 @@ from edge.capture.intake import believed
 from edge.capture.sidecar import Sidecar
 from edge.clock import US, Clock, Stamp
 from edge.idcheck.reader import CardSeen, CardUnreadable, ReaderStatus
-from edge.sessions import door, machine
+from edge.sessions import door, machine, space
 from edge.sessions import events as e
 from edge.sessions.differences import compare
 from edge.sessions.identity import mask_name, mask_number
@@ -626,6 +626,7 @@ class Room:
             if abs(now.utc_us - session.plan.scheduled_start_us) > ON_TIME_US and not reason.strip():
                 raise Refusal("reason-needed", minutes=(now.utc_us - session.plan.scheduled_start_us) // (60 * US))
             ages = self._fresh_ages(session)
+            self._must_have_room(session)
             await self._do(e.ExamStarted(at=now, session=session_id, by=by, age_ms=ages, reason=reason.strip() or None))
 
     async def end_exam(self, session_id: str, by: str, pin: str, held_ms: int, outcome: str = "completed", reason: str = "") -> None:
@@ -789,7 +790,6 @@ class Room:
     def _readings(self, session: Session) -> Readings:
         now, disk, reader = self.clock.now(), self.instruments.disk(), self.instruments.reader()
         statuses = {stream: self.instruments.stream_status(stream) for stream in self.instruments.streams}
-        kbps = sum((s.kbps if s and s.kbps else DEFAULT_KBPS) for s in statuses.values())
         lost = self.state.platform_lost
         return Readings(
             roster_source=session.roster.source if session.roster else None, roster_count=session.roster.count if session.roster else 0,
@@ -798,7 +798,8 @@ class Room:
             plan_is_today=self._is_today(session.id, self.local_date(now.utc_us)),
             reader=reader.state, reader_fault=reader.last_fault or "",
             streams=tuple(self._stream_reading(stream, kind, statuses[stream]) for stream, kind in self.instruments.streams.items()),
-            free_bytes=disk.free_bytes, needed_bytes=kbps * 125 * 60 * (session.plan.duration_min + 90),
+            free_bytes=disk.free_bytes, needed_bytes=space.session_bytes(self._kbps(), session.plan.duration_min),
+            space_low=self.state.space_low is not None and self.state.space_low.reason == "timetable",
             write_ok=disk.write_ok, storage_fault=disk.fault, clock_state=self.instruments.clock().state,
             require_sync=self.rules.require_sync, platform_reason=lost.reason if lost else None,
             chief_present="chief" in session.present.values(), proctors_present=session.proctors_present,
@@ -806,6 +807,17 @@ class Room:
             probes=tuple(ProbeReading(p.stream, p.ok, now.us_since(p.at), p.reason or "") for p in self.state.probed.values()
                          if p.stream in self.instruments.streams),
             room_age_us=now.us_since(self.state.first_started.at) if self.state.first_started else 0)
+
+    def _kbps(self) -> int:
+        """What all streams together write; what has not told its rate counts as a good camera."""
+        statuses = [self.instruments.stream_status(stream) for stream in self.instruments.streams]
+        return sum(s.kbps if s and s.kbps else DEFAULT_KBPS for s in statuses)
+
+    def _must_have_room(self, session: Session) -> None:
+        """U21: no exam begins on a disk that will not hold it. What is recorded goes on; what is kept stays."""
+        disk, needed = self.instruments.disk(), space.with_reserve(space.session_bytes(self._kbps(), session.plan.duration_min))
+        if disk.free_bytes < needed:
+            raise Refusal("disk-too-full", free_gb=disk.free_bytes // 10**9, needed_gb=-(-needed // 10**9))
 
     def _stream_reading(self, stream: str, kind: str, status: StreamStatus | None) -> StreamReading:
         age, peak, alarms = self.stream_age_ms(stream), self.peak_cdb(stream), tuple(self.state.impaired.get(stream, {}))

@@ -67,6 +67,11 @@ class Forecast:
         return None if self.lasts and self.timetable_fits else "days" if self.timetable_fits else "timetable"
 
 
+def with_reserve(planned_bytes: int) -> int:
+    """What must be free for so much to be planned."""
+    return -(-planned_bytes * RESERVE_X10 // 10)
+
+
 def session_bytes(kbps: int, duration_min: int) -> int:
     """What a session of this length will write, check-in and closing included."""
     return kbps * 125 * 60 * (duration_min + AROUND_MIN)
@@ -79,6 +84,6 @@ def forecast(use: Use) -> Forecast:
     free = max(0, use.free_bytes - SAFE_BYTES)
     used = max(0, use.total_bytes - use.free_bytes)
     return Forecast(
-        free_bytes=use.free_bytes, planned_bytes=planned, needed_bytes=-(-planned * RESERVE_X10 // 10), per_year_bytes=per_year,
+        free_bytes=use.free_bytes, planned_bytes=planned, needed_bytes=with_reserve(planned), per_year_bytes=per_year,
         days_left=free * YEAR_DAYS // per_year, years_x10=(free + use.store_bytes) * 10 // per_year, need_years_x10=use.need_years_x10,
         foreign_bytes=max(0, used - use.store_bytes - use.idle_bytes))

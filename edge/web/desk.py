@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from edge.clock import US
 from edge.room import DEFAULT_KBPS, Room
@@ -35,6 +35,16 @@ class VerifyReport(Protocol):
     def lines(self) -> Sequence[str]: ...
 
 
+class KeepingDesk(Protocol):
+    """The keeper, as the pages and the local socket see it: plain dicts (`keeper.as_json`)."""
+
+    async def shown(self, days: int) -> dict[str, Any]:
+        """The report for the next `days`."""
+
+    async def approve(self, digest: str, by: str, pin: str) -> int:
+        """Agree to what is due, as it was shown. Refusal if it may not be."""
+
+
 DemoLogin = tuple[str, str, str, str, str]
 """(staff_id, name, role, password, PIN) of the demo's invented staff."""
 
@@ -53,6 +63,7 @@ class Desk:
     demo_logins: tuple[DemoLogin, ...] = field(default=(), repr=False)
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
     default_language: str = "zh-CN"
+    keeping: KeepingDesk | None = None      # None: nobody keeps (some tests)
 
 
 class Gauges:

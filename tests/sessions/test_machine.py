@@ -23,7 +23,8 @@ PAGE = (ROOT / "docs/design/states.md").read_text(encoding="utf-8")
 AT = Stamp(1_795_672_800_000_000, 5_000_000_000, "boot-1")
 STAFF = {"T001": "chief", "T002": "proctor", "T003": "proctor"}
 DEVICE_KINDS = {e.DaemonStarted, e.ClockStepped, e.ReaderLost, e.ReaderBack, e.StreamLost, e.StreamBack, e.PlatformLost, e.PlatformBack,
-                e.IdleFootageExpired, e.DisposalHalted, e.DisposalResumed, e.DisposalApproved, e.SpaceLow, e.SpaceBack, e.StreamImpaired, e.StreamRestored, e.PlaybackProbed}
+                e.IdleFootageExpired, e.DisposalHalted, e.DisposalResumed, e.DisposalApproved, e.SpaceLow, e.SpaceBack,
+                e.StreamImpaired, e.StreamRestored, e.PlaybackProbed}
 RANK = {state: rank for rank, state in enumerate(State)}
 
 BODIES: dict[type[e.Event], dict[str, Any]] = {
