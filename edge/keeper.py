@@ -301,10 +301,10 @@ class Keeper:
         """Is more due (what went within a day counts) than a hundredth of the store, beyond what somebody agreed to?"""
         went = [s.disposed for s in self._room.state.sessions.values() if s.disposed is not None and s.disposed.approved_by is None
                 and abs(now.us_since(s.disposed.at)) < 86400 * US]
-        before, due = sum(each.bytes for each in went), sum(x.total.bytes for x in lines if x.expired and not x.bars and not x.approved)
-        count = len(went) + sum(x.expired and not x.bars and not x.approved for x in lines)
+        due = [x.total.bytes for x in lines if x.expired and not x.bars and not x.approved]
+        before, count = sum(each.bytes for each in went), len(went) + len(due)
         everything, sessions = store.bytes + before, sum(s.sealed is not None for s in self._room.state.sessions.values())
-        return due > 0 and ((before + due) * ASK_ABOVE > everything or count * ASK_ABOVE > max(sessions, 1))
+        return bool(due) and ((before + sum(due)) * ASK_ABOVE > everything or count * ASK_ABOVE > max(sessions, 1))
 
     def _oldest(self, kept: Sequence[Session], totals: dict[str, Total]) -> str | None:
         """The local day of the oldest session of which there is footage: the proof of retention (R14)."""
