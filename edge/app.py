@@ -36,6 +36,7 @@ from edge.evidence.envelope import FileSigner
 from edge.evidence.keys import fingerprint, read_certificates, role_of
 from edge.evidence.manifest import RoomFacts
 from edge.export import NotExportable, examine, export
+from edge.forgetting import Forgetter
 from edge.idcheck.reader import CardSeen, CardUnreadable, Reader, ReaderStatus
 from edge.keeper import Keeper, Means
 from edge.notary import Notary
@@ -127,10 +128,12 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     recorder = RecorderControl(paths.run / "recorder.sock")
     policies = config.policies()
     notary = Notary(room, signer, root_pem, facts, recorder, config.recording.seal_wait_s, policies)
+    keeping = Keeping(database, paths.footage)
     keeper = Keeper(room, Means(
-        Keeping(database, paths.footage), signer, facts, storage_fault=partial(_storage_fault, config),
+        keeping, signer, facts, storage_fault=partial(_storage_fault, config),
         synced=lambda: status.probe_clock().state == "synced", streams=names, policies=policies,
         hours_per_year=config.retention.exam_hours_per_year))
+    forgetter = Forgetter(room, keeping, paths.state / "enrolment", keeper.trusted)
 
     rng = random.Random(secrets.randbits(64))  # noqa: S311 (jitter only)
     http = open_http(ca=config.platform.ca, certificate=config.platform.client_cert, key=config.platform.client_key)
@@ -162,7 +165,8 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("begin", begin), ("intake", intake.run), ("notary", notary.run), ("reader", reader.run), ("streams", watch.run),
         ("alarms", alarms.run), ("wanted", partial(followers.wanted, room, recorder, config.recording.idle_keep_h)),
         ("courier", courier.run), ("nudge", partial(followers.outbox, room, courier)), ("timetable", timetable.run),
-        ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run), ("keeper", keeper.run),
+        ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run),
+        ("keeper", keeper.run), ("forgetter", forgetter.run),
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
         *((("faces", advice.run),) if advice is not None else ()),
     ), hand_out, keeper)

@@ -43,8 +43,6 @@ MISSING_OF = 20
 """More than one in twenty of the sampled files not there: the disk is not what it was, nothing goes."""
 WITNESS_US = 45 * 86400 * US
 """The longest silence of the platform after which the room's own clock is still believed for small things (idle footage, refused cards)."""
-CARD_DAYS = 30
-"""Personal data of refused cards, and of lists whose session never took place, is kept so long (PIPL article 19: no longer than needed)."""
 PLAN_US = 2 * 86400 * US
 """The timetable of so long ahead must fit on the disk."""
 
@@ -231,7 +229,7 @@ class Keeper:
         return 1
 
     async def _finish(self) -> None:
-        """What follows from the facts, in this order: the signed record, the files, the pictures of people."""
+        """What follows from the facts, in this order: the signed record, the files."""
         for session in [s for s in self._room.state.sessions.values() if s.disposed is not None and s.disposition is None]:
             record = disposition(self._room.events(session.id), self._means.facts)
             digest = hashlib.sha256(canonical(record)).hexdigest()
@@ -240,20 +238,6 @@ class Keeper:
                                     Envelope(KIND, digest, body, priority=PRIORITY))
         while not self._means.storage_fault() and await self._means.keeping.sweep():
             pass
-        await self._forget_people()
-
-    async def _forget_people(self) -> None:
-        """Door pictures of sessions that are over for good, lists of sessions that never took place, refused cards."""
-        sessions, photos = self._room.state.sessions, self._room.photos
-        if photos is not None:
-            for each in await asyncio.to_thread(photos.sessions):
-                if each in sessions and sessions[each].disposed is not None:
-                    await asyncio.to_thread(photos.forget, each)
-        if not self.trusted():
-            return
-        before = self._room.clock.now().utc_us - CARD_DAYS * 86400 * US
-        never = [s.id for s in sessions.values() if s.opened is None and s.plan.scheduled_start_us < before]
-        await self._means.keeping.forget_people(never, [s.id for s in sessions.values() if s.holds], before)
 
     async def approve(self, digest: str, by: str, pin: str) -> int:
         """An auditor agrees that what is due goes, as it was shown (`due_digest`). Returns how many sessions; Refusal `due-changed` if
@@ -383,7 +367,8 @@ def as_json(report: Report) -> dict[str, Any]:
     return {
         "at": iso_utc(report.at.utc_us), "day": report.day, "days": report.days, "asks": report.asks, "garbage": report.garbage,
         "witness": iso_utc(report.witness_utc_us) if report.witness_utc_us is not None else None,
-        "last_pass": iso_utc(report.last_pass.utc_us) if report.last_pass else None, "oldest_kept": report.oldest_kept,
+        "last_pass": iso_utc(report.last_pass.utc_us) if report.last_pass else None,
+        "late": report.last_pass is not None and report.at.us_since(report.last_pass) > 2 * PASS_S * US, "oldest_kept": report.oldest_kept,
         "halted": report.halted.reason if report.halted else None,
         "store": {"sessions": report.sessions, "segments": report.store.segments, "bytes": report.store.bytes},
         "due": {"sessions": len(report.due), "bytes": sum(line.total.bytes for line in report.due), "digest": due_digest(report)},
@@ -393,7 +378,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "holds": [{"session": s.id, "hold_id": hold.hold_id, "by": hold.by, "since": iso_utc(hold.at.utc_us), "reason": hold.reason}
                   for s in report.held for hold in s.holds.values()],
         "space": {"free_bytes": report.space.free_bytes, "needed_bytes": report.space.needed_bytes, "days_left": report.space.days_left,
-                  "years_x10": report.space.years_x10, "need_years_x10": report.space.need_years_x10,
+                  "per_year_bytes": report.space.per_year_bytes, "years_x10": report.space.years_x10,
+                  "need_years_x10": report.space.need_years_x10,
                   "foreign_bytes": report.space.foreign_bytes, "trouble": report.space.trouble},
     }
 

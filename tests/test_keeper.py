@@ -19,10 +19,14 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from edge.clock import US
+from edge.capture.control import RecorderControl
+from edge.clock import US, SystemClock, iso_utc
 from edge.evidence.disposition import read_disposition
+from edge.evidence.envelope import RECEIPT, seal
 from edge.evidence.manifest import RoomFacts
+from edge.forgetting import Forgetter
 from edge.keeper import Keeper, Means, as_json
+from edge.notary import Notary
 from edge.room import LOCAL, Refusal
 from edge.sessions import events as e
 from edge.sessions.machine import State
@@ -55,6 +59,9 @@ class House:
             self.keeping, self.device.signer, FACTS, lambda: self.fault, lambda: self.hall.clock_reading.state == "synced",
             streams=["cam-front", "cam-back", "mic"], reserved=lambda: self.reserved))
         return self.keeper
+
+    def forgetter(self) -> Forgetter:
+        return Forgetter(self.hall.room, self.keeping, self.hall.folder / "state" / "enrolment", self.keeper.trusted)
 
     async def session(self, number: int, *, receipt: bool = True, segments: int = 3, keep_until: str | None = None) -> str:
         """A sealed session with footage on the disk, its manifest answered now by the platform."""
@@ -190,6 +197,23 @@ async def test_the_disposition_record_is_signed_and_owed_before_the_first_file_g
     monkeypatch.undo()
     await house.open().step()                           # the next pass finishes what is half done
     assert house.keeping.garbage() == 0 and len(house.files()) == len(before) - 18
+
+
+async def test_the_platforms_answer_to_the_record_is_verified_and_clears_the_outbox(house: House, authority: Authority) -> None:
+    old = await over(house, 1)
+    await house.approve()
+    assert await house.keeper.step() == 1
+    item = await house.hall.outbox.next_due(house.hall.clock.now())
+    assert item is not None
+    notary = Notary(house.hall.room, house.device.signer, authority.root_pem, FACTS, RecorderControl(house.hall.folder / "no.sock"), 10)
+    payload = {"type": "exam-platform-receipt/v1", "receipt_id": "R-1", "kind": "session-disposition", "digest": item.digest,
+               "device": FACTS.device_id, "room_code": FACTS.room_code, "session_id": old[0], "verdict": "accepted", "reasons": [],
+               "platform_seq": 9, "received_utc": iso_utc(SystemClock().now().utc_us)}
+    forged = seal(RECEIPT, payload | {"digest": "0" * 64}, authority.platform)
+    assert not await notary.receipt(item, forged) and house.hall.room.state.sessions[old[0]].disposition_receipt is None
+    assert await notary.receipt(item, seal(RECEIPT, payload, authority.platform))
+    assert house.hall.room.state.sessions[old[0]].disposition_receipt is not None
+    assert await house.hall.outbox.next_due(house.hall.clock.now()) is None
 
 
 @pytest.mark.parametrize("jump_years", [4, 10, -25])
@@ -367,20 +391,36 @@ async def test_people_are_forgotten_when_nothing_asks_for_them(house: House) -> 
     await hall.accept_roster("S20261127-KD01-R01-03")
     cards = house.count("seen_card", "S20261127-KD01-R01-02")
     assert cards == 1
-    await house.keeper._forget_people()
+    await house.forgetter().step()
     assert house.count("person", "S20261127-KD01-R01-03") > 0 and house.count("seen_card", "S20261127-KD01-R01-02") == cards
     await hall.clock.pass_time(31 * DAY)
     hall.clock_reading = ClockReading("unsynced", 0)
-    await house.keeper._forget_people()
+    await house.forgetter().step()
     assert house.count("person", "S20261127-KD01-R01-03") > 0, "an undisciplined clock forgets nobody"
     hall.clock_reading = ClockReading("synced", 0)
-    await house.keeper._forget_people()
+    await house.forgetter().step()
     assert house.count("person", "S20261127-KD01-R01-03") == 0 and house.count("seen_card", "S20261127-KD01-R01-02") == 0
     assert house.count("person", session) > 0 and picture.exists()
     await house.years(3)
     await house.heard(session)
     await house.approve()
-    assert await house.keeper.step() == 1 and not picture.exists()
+    assert await house.keeper.step() == 1
+    await house.forgetter().step()
+    assert not picture.exists()
+
+
+async def test_enrolment_photos_of_people_whom_nobody_awaits_go_after_thirty_days(house: House) -> None:
+    hall = house.hall
+    folder = hall.folder / "state" / "enrolment"
+    folder.mkdir()
+    awaited, stranger, new = (folder / f"{name}.jpg" for name in (hall.roster[0].candidate_id, "C-STRAY", "C-NEW"))
+    await hall.to(State.PLANNED, "S20261127-KD01-R01-03")
+    now_s = hall.clock.now().utc_us // US
+    for path, age_days in ((awaited, 300), (stranger, 31), (new, 29)):
+        path.write_bytes(b"x")
+        os.utime(path, (now_s, now_s - age_days * DAY))
+    await house.forgetter().step()
+    assert sorted(path.name for path in folder.iterdir()) == sorted([awaited.name, new.name])
 
 
 async def test_the_report_says_what_thirty_days_bring_and_names_nobody(house: House) -> None:

@@ -2,7 +2,7 @@
 
 Two phases, each of which can be repeated after a crash: in the transaction of the fact `FootageDisposed` the rows move to `garbage` (and
 the session's names and numbers go); then the files of garbage rows are unlinked, and the rows forgotten. A file without its row is never
-removed by this module, a row is never removed because its file is missing. Callers: `room` (the rows), `keeper` (all else).
+removed by this module, a row is never removed because its file is missing. Callers: `room` (rows), `keeper`, `forgetting`.
 LIMIT: the highest-numbered segment of each stream that still records stays until a later one exists, because workers number on from it.
 """
 

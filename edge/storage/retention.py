@@ -1,4 +1,4 @@
-"""Footage that no session ever covered is removed after some hours. (Sessions, people: `keeper`, by `storage.keeping`.)
+"""Footage that no session ever covered is removed after some hours. (Sessions: `keeper`; people: `forgetting`.)
 
 Row to garbage row, unlink, forget: each step can be repeated after a crash. The age is measured by this run's boot clock where the
 segment is of this boot; a segment of an earlier boot is as old as this boot at least, and older by the wall clock only while that is
