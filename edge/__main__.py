@@ -25,6 +25,7 @@ from edge import __version__
 if TYPE_CHECKING:
     from edge.capture.streams import StreamSpec
     from edge.config import Config
+    from edge.keyring import Files
     from edge.web.texts import Texts
 
 SITE_CONFIG = Path("/etc/edge/edge.toml")
@@ -128,14 +129,7 @@ def _add_keeping(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     v.add_argument("--secrets-from", type=Path, help="file with two lines, password and PIN, instead of asking")
     config(staff.add_parser("list", help="who there is; no secrets"), _staff_list)
     config(staff.add_parser("remove", help="take a member out"), _staff_remove).add_argument("staff_id")
-    key = group("key", "the device's signing key: init, request, install")
-    v = config(key.add_parser("init", help="make the device key (never twice) and print a certificate request"), _key_init)
-    v.add_argument("--device", help="the device's id (default: the room's code with -E1)")
-    v = config(key.add_parser("request", help="print a new certificate request for the key there is"), _key_request)
-    v.add_argument("--device", help="the device's id (default: the room's code with -E1)")
-    v = config(key.add_parser("install", help="put the issued certificate and the authority's root in place"), _key_install)
-    v.add_argument("--certificate", type=Path, required=True, help="PEM chain: the device's leaf, then intermediates")
-    v.add_argument("--root", type=Path, required=True, help="PEM of the authority's root")
+    _add_key(group("key", "the device's signing key: init, csr, install, roll, status"), config)
     roster = group("roster", "a session's list of candidates from a file: import")
     v = config(roster.add_parser("import", help="show what a CSV or XLSX would change; take it when two have signed"), _roster_import)
     v.add_argument("file", type=Path)
@@ -181,6 +175,36 @@ def _add_retention(group: Callable[..., Any], config: Callable[..., argparse.Arg
     config(hold.add_parser("list", help="what is on hold, since when, by whom and why"), _hold_list)
 
 
+def _add_key(key: argparse._SubParsersAction[argparse.ArgumentParser],
+             config: Callable[[argparse.ArgumentParser, object], argparse.ArgumentParser]) -> None:
+    def make(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        v = config(key.add_parser(name, help=text, description=text), run)
+        v.add_argument("--device", help="the device's id (default: that of the certificate in force, else the room's code with -E1)")
+        return v
+
+    def place(v: argparse.ArgumentParser) -> None:
+        v.add_argument("--place", choices=("file", "credential", "tpm2", "pkcs11"), default="file", help="where it lives (default file)")
+        v.add_argument("--module", type=Path, help="pkcs11: the maker's library")
+        v.add_argument("--token", default="", help="pkcs11: the token's label")
+        v.add_argument("--pin-file", type=Path, help="pkcs11: file with the token's PIN, mode 0600")
+        v.add_argument("--sealed-to", choices=("host", "tpm2", "host+tpm2"), default="host", help="credential: to what (default host)")
+
+    v = make("init", _key_init, "make the device key (never twice) and print a certificate request")
+    place(v)
+    v.add_argument("--sm2", action="store_true", help="the key of the second signature (evidence.sm2_key) instead")
+    v = make("csr", _key_csr, "print a new certificate request for a key there is")
+    v.add_argument("--next", action="store_true", help="for the key that is to follow")
+    v.add_argument("--sm2", action="store_true", help="for the key of the second signature")
+    v = config(key.add_parser("install", help="put an issued certificate and the authority's root in place"), _key_install)
+    v.add_argument("--certificate", type=Path, required=True, help="PEM chain: the device's leaf, then intermediates")
+    v.add_argument("--root", type=Path, help="PEM of the authority's root (the first time; later the one in force)")
+    v = make("roll", _key_roll, "make the key that is to follow the one in force, and print its certificate request")
+    place(v)
+    v.add_argument("--withdraw", action="store_true", help="only this: take back what waits to follow")
+    v = config(key.add_parser("status", help="key, certificate, days left, what waits to follow; signs, to see that it does"), _key_status)
+    v.add_argument("--json", action="store_true", help="one JSON object")
+
+
 def _add_doctor(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "what is right with the room's equipment, and what to set: cameras, reader"
     doctor = verbs.add_parser("doctor", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
@@ -200,7 +224,7 @@ def _add_doctor(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _add_sims(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "simulated devices at the far end of the real wire: card-reader, tap, fault, platform"
+    text = "simulated devices at the far end of the real wire: card-reader, tap, fault, platform, class"
     sims = verbs.add_parser("sim", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
     v = sims.add_parser("card-reader", help="a reader behind a pty")
     v.add_argument("--link", type=Path, required=True, help="the symbolic link that names the pty")
@@ -219,6 +243,8 @@ def _add_sims(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     v.add_argument("--port", type=int, required=True)
     v.add_argument("--room", required=True, help="the room's code")
     v.set_defaults(verb=_sim_platform)
+    v = sims.add_parser("class", help="let the demo's platform publish a training class, to try signing in with cards")
+    v.set_defaults(verb=_sim_class)
 
 
 # ---- the programs -----------------------------------------------------------------------------------------------------
@@ -467,39 +493,128 @@ def _must_be_session(text: str) -> None:
 
 
 def _key_init(args: argparse.Namespace) -> int:
-    from edge.evidence.keys import init_device_key
     config = _load(args)
-    try:
-        request = init_device_key(config.paths.state, args.device or f"{config.room.code}-E1")
-    except FileExistsError as error:
-        raise Refused(str(error)) from error
-    sys.stdout.write(request.decode())
+    if args.sm2:
+        return _sm2_init(args, config)
+    from edge import keyring
+    _make_and_request(args, config.in_state(config.evidence.key), _device(args, config))
+    keyring.hand_over(_key_files(config))
     print("send this request to the authority; then: edge key install --certificate … --root …", file=sys.stderr)
     return 0
 
 
-def _key_request(args: argparse.Namespace) -> int:
-    from edge.evidence.keys import device_request
+def _key_roll(args: argparse.Namespace) -> int:
+    from edge import keyring
+    config = _load(args)
+    files = _key_files(config)
+    try:
+        if args.withdraw:
+            print("taken back; the key in force goes on" if keyring.withdraw(files) else "nothing waits to follow; nothing was changed")
+            return 0
+    except keyring.Unfit as error:
+        raise Refused(f"{error}. Nothing was changed.") from error
+    if not files.certificate.exists():
+        raise Refused("the key in force has no certificate yet: edge key install. Nothing was changed.")
+    _make_and_request(args, files.next_key, _device(args, config))
+    keyring.hand_over(files)
+    print("send this request to the authority; then: edge key install --certificate …. Until then the key in force goes on signing",
+          file=sys.stderr)
+    return 0
+
+
+def _make_and_request(args: argparse.Namespace, path: Path, device: str) -> None:
+    from edge.evidence import keys, signers
+    try:
+        keys.san_uri("device", device)
+        key = signers.make_key(path, args.place, module=args.module and args.module.resolve(), token=args.token,
+                               pin=args.pin_file and args.pin_file.resolve(), sealed_to=args.sealed_to)
+        sys.stdout.write(keys.request(signers.Borrowed(key), device).decode())
+    except FileExistsError as error:
+        raise Refused(f"{path} exists: there is a key already, and nothing was changed. For a new request of the same key: edge key csr"
+                      f"{' --next' if path.name.startswith(signers.NEXT) else ''}.") from error
+    except (signers.SignerFault, ValueError) as error:
+        raise Refused(f"{error}. No key is in force that was not before.") from error
+
+
+def _key_csr(args: argparse.Namespace) -> int:
+    from edge.evidence import keys, signers, sm2
     config = _load(args)
     try:
-        sys.stdout.write(device_request(config.in_state(config.evidence.key), args.device or f"{config.room.code}-E1").decode())
-    except (OSError, ValueError) as error:
-        raise Refused(f"{error}. `edge key init` makes the key.") from error
+        if args.sm2:
+            if config.evidence.sm2_key is None:
+                raise Refused("evidence.sm2_key is not set: there is no second signature here")
+            sys.stdout.write(sm2.sm2_request(config.in_state(config.evidence.sm2_key), _device(args, config)).decode())
+            return 0
+        path = _key_files(config).next_key if args.next else config.in_state(config.evidence.key)
+        sys.stdout.write(keys.request(signers.Borrowed(signers.open_key(path)), _device(args, config)).decode())
+    except (OSError, ValueError, sm2.Sm2Fault) as error:
+        raise Refused(f"{error}. `edge key init` makes the key, `edge key roll` the next one.") from error
+    return 0
+
+
+def _sm2_init(args: argparse.Namespace, config: Config) -> int:
+    from edge import durable
+    from edge.evidence import keys, sm2
+    if config.evidence.sm2_key is None:
+        raise Refused("name the key's file first: evidence.sm2_key, sm2_certificate and sm2_distid of the configuration. Nothing was made.")
+    path = config.in_state(config.evidence.sm2_key)
+    try:
+        keys.san_uri("device", _device(args, config))
+        durable.make_folder(path.parent)
+        durable.write_new(path, sm2.make_sm2_key(), 0o600)
+        sys.stdout.write(sm2.sm2_request(path, _device(args, config)).decode())
+    except FileExistsError as error:
+        raise Refused(f"{path} exists: there is an SM2 key already, and nothing was changed") from error
+    except (ValueError, sm2.Sm2Fault) as error:
+        raise Refused(f"{error}. Nothing was changed.") from error
+    chain = config.in_state(config.evidence.sm2_certificate or path)
+    print(f"send this request to the authority; put the chain that comes back at {chain}", file=sys.stderr)
     return 0
 
 
 def _key_install(args: argparse.Namespace) -> int:
-    from edge import durable
-    from edge.evidence.envelope import FileSigner
+    from edge import keyring
+    from edge.clock import SystemClock
+    from edge.evidence.signers import SignerFault
     config = _load(args)
+    files = _key_files(config)
+    if args.root is None and not files.root.exists():
+        raise Refused("the authority's root is needed: --root. Nothing was changed.")
     try:
-        FileSigner(config.in_state(config.evidence.key), args.certificate)
-        durable.replace(config.in_state(config.evidence.certificate), args.certificate.read_bytes(), 0o644)
-        durable.replace(config.in_state(config.evidence.root), args.root.read_bytes(), 0o644)
-    except (OSError, ValueError) as error:
+        word = keyring.install(files, args.certificate.read_bytes(), (args.root or files.root).read_bytes(), SystemClock().now().utc_us)
+    except (ValueError, SignerFault) as error:
         raise Refused(f"{error}. Nothing was changed.") from error
-    print("installed; restart the room (systemctl restart edge)")
+    keyring.hand_over(files)
+    print({"installed": "installed; restart the room (systemctl restart edge)",
+           "same": "this certificate is in force already; the root was put in place",
+           "staged-renewal": "it takes over when the room starts next while no session is under way (systemctl restart edge)",
+           "staged-key": "the next key takes over when the room starts next while no session is under way (systemctl restart edge); "
+                         "the key in force signs that"}[word])
     return 0
+
+
+def _key_status(args: argparse.Namespace) -> int:
+    from edge import keyring
+    from edge.clock import SystemClock
+    config = _load(args)
+    found = keyring.status(_key_files(config), SystemClock().now().utc_us, lambda signer: signer.sign(b"edge key status"))
+    if args.json:
+        print(json.dumps({"ok": not found.todo, "lines": [list(each) for each in found.lines], "todo": list(found.todo)},
+                         ensure_ascii=False))
+    else:
+        print("\n".join([*(f"{title:<24}{text}" for title, text in found.lines), *(f"TO DO: {each}" for each in found.todo)]))
+    return 1 if found.todo else 0
+
+
+def _device(args: argparse.Namespace, config: Config) -> str:
+    """As asked for; else as the certificate in force has it: a device keeps its name."""
+    from edge.keyring import device_of
+    return args.device or device_of(_key_files(config)) or f"{config.room.code}-E1"
+
+
+def _key_files(config: Config) -> Files:
+    from edge.keyring import Files
+    return Files(*(config.in_state(getattr(config.evidence, name)) for name in ("key", "certificate", "root")))
 
 
 def _storage_init(args: argparse.Namespace) -> int:
@@ -628,14 +743,29 @@ def _sim_fault(args: argparse.Namespace) -> int:
 
 
 def _sim_control(args: argparse.Namespace) -> Path:
-    from edge import demo
-    from edge.config import load
     if args.control is not None:
         return Path(args.control)
+    return _demo_config(", or name the reader's socket with --control").paths.run / "sim-card-reader.sock"
+
+
+def _demo_config(otherwise: str = "") -> Config:
+    from edge import demo
+    from edge.config import load
     path = demo.config_path(demo.default_folder())
     if not path.exists():
-        raise Refused("no demo room has been started here yet; start it with ./run, or name the reader's socket with --control")
-    return load(path).paths.run / "sim-card-reader.sock"
+        raise Refused(f"no demo room has been started here yet; start it with ./run{otherwise}")
+    return load(path)
+
+
+def _sim_class(args: argparse.Namespace) -> int:
+    from edge.sim.platform import ask_for_class
+    url = _demo_config().platform.url
+    try:
+        session = ask_for_class(url)
+    except (OSError, ValueError, KeyError) as error:
+        raise Refused(f"the simulated platform at {url} published no class ({error}). Is the demo running? Start it with ./run") from error
+    print(f"{session} is published; the room shows it within a minute")
+    return 0
 
 
 def _sim_platform(args: argparse.Namespace) -> int:

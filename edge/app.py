@@ -3,6 +3,7 @@
 `edge/recording.py` wires the recorder: a worker per stream, no sessions, no database, no web. This file wires the room: everything
 else; it knows no cameras and never loads PyAV or OpenCV. Read `build_room` from top to bottom: it is the whole wiring. Called by
 `edge/__main__.py`.
+(More than 400 lines: the room's whole wiring, and the few commands that speak to it.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import uvicorn
 
-from edge import __version__, durable, followers, status
+from edge import __version__, durable, followers, keyring, status
 from edge.capture.control import RecorderControl, read_status, read_watch
 from edge.capture.intake import NOTE_WAIT_S, AlarmWatch, Intake, StreamWatch
 from edge.capture.still import still
@@ -32,9 +33,9 @@ from edge.capture.storage_id import StorageRefused, check_storage, pinned
 from edge.clock import SystemClock, boot_id
 from edge.config import Config
 from edge.evidence import bundle, chain
-from edge.evidence.envelope import FileSigner
 from edge.evidence.keys import fingerprint, read_certificates, role_of
 from edge.evidence.manifest import RoomFacts
+from edge.evidence.signers import DeviceSigner, open_signer
 from edge.export import NotExportable, examine, export
 from edge.forgetting import Forgetter
 from edge.idcheck.reader import CardSeen, CardUnreadable, Reader, ReaderStatus
@@ -61,6 +62,7 @@ from edge.web.app import Desk, build_web
 from edge.web.local import build_local
 
 if TYPE_CHECKING:
+    from edge.evidence.sm2 import Sm2Signer
     from edge.faces import FaceAdvice
 
 log = logging.getLogger(__name__)
@@ -102,6 +104,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         door_still=(lambda: still(paths.run, door, clock.now())) if (door := config.checkin.door_camera) else None,
     ), Rules(room_code=config.room.code, require_sync=config.clock.require_sync, hmac_key=subject_key, wedge=config.reader.wedge,
              allow_demo_ids=config.room.allow_demo_ids), Photos(paths.state / "photos"))
+    signer, facts = _roll(config, signer, facts, room)
 
     advice = _advice(config, room)
 
@@ -144,7 +147,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     heartbeat = Heartbeat(client, link, partial(followers.heartbeat, room, keeper.heartbeat), clock, rng,
                           session_s=config.platform.heartbeat_s)
     retention = IdleRetention(database, paths.footage, config.recording.idle_keep_h, clock,
-                              keeper.trusted, report, lambda: not _storage_fault(config))
+                              keeper.trusted, report, lambda: not _storage_fault(config) and keeper.signed())
 
     async def hand_out(session: str, to: Path, by: str) -> bundle.Report:
         return await export(room, paths.footage, root_pem, session, to, by)
@@ -158,6 +161,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     local = _serve(build_local(room, hand_out, keeper), _unix_socket(paths.run / "room.sock"))
 
     async def begin() -> None:
+        await keyring.account(_files(config), facts, room)
         await room.report(e.DaemonStarted(at=clock.now(), version=__version__, sw_sha256=facts.sw_sha256,
                                           config_sha256=facts.config_sha256, device_id=facts.device_id, cert_sha256=facts.cert_sha256))
 
@@ -168,6 +172,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run),
         ("keeper", keeper.run), ("forgetter", forgetter.run),
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
+        ("certificate", partial(keyring.watch, room, signer, facts)),
         *((("faces", advice.run),) if advice is not None else ()),
     ), hand_out, keeper)
 
@@ -340,18 +345,33 @@ def _storage_fault(config: Config) -> str:
     return "" if own is not None else "the state folder does not say which disk is the room's own (edge storage init notes it)"
 
 
-def _evidence(config: Config) -> tuple[FileSigner, bytes, RoomFacts, bytes]:
+def _files(config: Config) -> keyring.Files:
+    return keyring.Files(*(config.in_state(getattr(config.evidence, name)) for name in ("key", "certificate", "root")))
+
+
+def _roll(config: Config, signer: DeviceSigner, facts: RoomFacts, room: Room) -> tuple[DeviceSigner, RoomFacts]:
+    """The key that signs from now on: the staged one, if there is one and now is a good time."""
+    try:
+        return keyring.roll(_files(config), signer, facts, room)
+    except (OSError, ValueError) as error:
+        raise NotReady(f"the device's key was changed for the next one, which cannot be opened yet: {error}. Nothing is lost: a credential "
+                       "is given to the unit anew when it starts again; for all others see `edge key status`.") from error
+
+
+def _evidence(config: Config) -> tuple[DeviceSigner, bytes, RoomFacts, bytes]:
     """The device's signer, the pinned root, what signed documents say of the room, and the key that stands for people."""
     files = {name: config.in_state(getattr(config.evidence, name)) for name in ("key", "certificate", "root")}
+    if all(path.is_file() for path in files.values()):
+        keyring.settle(_files(config))
     for name, path in files.items():
         if not path.is_file():
             raise NotReady(f"the {name} file {path} is missing. Nothing was started and nothing is lost. "
                            "Make the key with `edge key init`, have the request signed by the authority, and put both certificates there.")
     try:
-        signer = FileSigner(files["key"], files["certificate"])
+        signer = open_signer(files["key"], files["certificate"], _second(config))
         leaf = read_certificates(signer.chain_pem.encode())[0]
         role, device_id = role_of(leaf)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise NotReady(f"the device's key or certificate cannot be used: {error}. Nothing was started.") from error
     if role != "device":
         raise NotReady(f"{files['certificate']} is a {role}'s certificate, not a device's. Nothing was started.")
@@ -360,6 +380,15 @@ def _evidence(config: Config) -> tuple[FileSigner, bytes, RoomFacts, bytes]:
         site=config.room.site, room_code=config.room.code, device_id=device_id, cert_sha256=fingerprint(leaf), sw_version=__version__,
         sw_sha256=_software_sha256(), config_sha256=config.sha256, boot_id=boot_id(), hmac_key_id=key_id,
         require_sync=config.clock.require_sync), subject_key
+
+
+def _second(config: Config) -> Sm2Signer | None:
+    """The second signature, where the site makes one."""
+    key, certificate, distid = config.evidence.sm2_key, config.evidence.sm2_certificate, config.evidence.sm2_distid
+    if key is None or certificate is None or distid is None:
+        return None
+    from edge.evidence.sm2 import Sm2Signer
+    return Sm2Signer(config.in_state(key), config.in_state(certificate), distid)
 
 
 def _subject_key(config: Config) -> tuple[bytes, str]:

@@ -2,6 +2,7 @@
 
 Times are seconds unless the key says otherwise; paths may be relative to the file's own folder. Secrets are named by path, never
 written here. `python -m edge config` prints this table (docs/operators/configuration.md is that print; a test compares).
+(More than 400 lines: every key there is, read together.)
 """
 
 from __future__ import annotations
@@ -269,10 +270,25 @@ class PlatformSection(_Section):
 
 
 class EvidenceSection(_Section):
-    key: Path = Field(default=Path("device.key"), description="device key, below paths.state unless absolute (made by `edge key init`)")
+    key: Path = Field(default=Path("device.key"),
+                      description="device key, or the file that says where it is (on a token, in a TPM, as a credential: "
+                                  "docs/operators/keys.md); below paths.state unless absolute. Made by `edge key init`")
     certificate: Path = Field(default=Path("device.pem"), description="its certificate chain")
     root: Path = Field(default=Path("root.pem"), description="the authority that rosters and receipts are checked against")
     subject_key: Path = Field(default=Path("site-hmac.key"), description="site key (32 bytes) for HMACs of numbers; else the room's own")
+    sm2_key: Path | None = Field(default=None,
+                                 description="key (PEM) of a second signature in SM2 with SM3, made by `edge key init --sm2`; needs the "
+                                             "openssl program. None: there is no second signature")
+    sm2_certificate: Path | None = Field(default=None, description="its certificate chain")
+    sm2_distid: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[!-~]+$",
+                                   description="its distinguishing id, as the authority has assigned it; GM/T 0009's own is "
+                                               "1234567812345678. Never assumed, because under another id nothing verifies")
+
+    @model_validator(mode="after")
+    def _second_whole(self) -> EvidenceSection:
+        if len({each is None for each in (self.sm2_key, self.sm2_certificate, self.sm2_distid)}) != 1:
+            raise ValueError("`sm2_key`, `sm2_certificate` and `sm2_distid` go together")
+        return self
 
 
 class Config(_Section):

@@ -72,6 +72,14 @@ def _source(room: Room, stream: str, kind: str) -> dict[str, Any]:
             **({} if age is None else {"last_frame_age_ms": age}), **({} if peak is None else {"audio_peak_cdb": peak})}
 
 
+def _flags(room: Room) -> list[str]:
+    """What the platform should know beside the states: of the device's key, until it is put right."""
+    certificate = room.state.certificate
+    over = certificate is not None and certificate.until_utc_us <= room.clock.now().utc_us
+    return [flag for flag, so in (("signer-lost", room.state.signer_lost), ("certificate-expired", over),
+                                  ("certificate-expiring", certificate is not None and not over)) if so]
+
+
 def heartbeat(room: Room, storage: Callable[[], Mapping[str, Any]] = dict) -> dict[str, Any]:
     """The room's part of a heartbeat (docs/platform-api.yaml, Heartbeat). `storage`: what the keeper adds about the disk."""
     live = room.state.sessions.get(room.state.live or "")
@@ -83,7 +91,10 @@ def heartbeat(room: Room, storage: Callable[[], Mapping[str, Any]] = dict) -> di
         "storage": {"free_bytes": disk.free_bytes, "write_ok": disk.write_ok, **storage()}, "terminals": {},
         "id_reader": "ok" if reader == "ok" else "fault", "clock": {"source": time.source, "synced": time.state == "synced"},
         "queue": {"manifests": backlog.waiting}}
+    if flags := _flags(room):
+        facts["flags"] = flags
     if live:
         facts["session_id"] = live.id
-        facts["counts"] = {"expected": len(room.rosters[live.id].candidates), "admitted": len(live.admitted), "refused": live.refusals}
+        expected = sum(not candidate.off_roster for candidate in room.rosters[live.id].candidates)
+        facts["counts"] = {"expected": expected, "admitted": len(live.admitted), "refused": live.refusals}
     return facts

@@ -131,8 +131,12 @@ class Keeper:
                 if due is None or now.us_since(due) >= (PRESSED_S if pressed else PASS_S) * US:
                     due = now
                     await self.step()
-            except OSError as error:
-                log.error("keeping-interrupted errno=%s what=nothing is lost, it goes on with the next pass", error.errno)
+            except OSError as error:        # a key that does not answer is one
+                log.error("keeping-interrupted error=%s what=nothing is lost, it goes on with the next pass", error)
+
+    def signed(self) -> bool:
+        """Whether each session that was given up has its signed record: before that no file of garbage goes, whoever sweeps."""
+        return all(s.disposed is None or s.disposition is not None for s in self._room.state.sessions.values())
 
     # ---- time -------------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from edge.clock import US, Stamp, parse_utc
 from edge.evidence import envelope as dsse
 from edge.evidence import manifest
 from edge.evidence.chain import canonical
+from edge.evidence.signers import SignerFault
 from edge.room import Room
 from edge.sessions import events as e
 from edge.sessions import policy
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 OPEN_FIRST, MANIFEST_NEXT = 10, 20      # an open goes before a manifest: it must be held before the first candidate is in
 LOOK_S = 0.5
+SIGN_AGAIN_S = 5.0                      # a key that does not sign is tried again so often
 LATE_REST_US = 2 * US                   # several segments may be recovered together: one revision for them
 
 
@@ -52,13 +54,24 @@ class Notary:
         waker = self._room.changed()
         while True:
             waker.clear()
-            while await self.step():
-                pass
+            lost = not await self._steps()
             closing = any(s.state is State.SEALING or s.late_segments for s in self._room.state.sessions.values())
             try:
-                await asyncio.wait_for(waker.wait(), LOOK_S if closing else None)
+                await asyncio.wait_for(waker.wait(), SIGN_AGAIN_S if lost else LOOK_S if closing else None)
             except TimeoutError:
                 continue
+
+    async def _steps(self) -> bool:
+        """All that is due. False if the device's key does not sign now (a fact, once): nothing is lost, and it is tried again."""
+        try:
+            while await self.step():
+                pass
+        except SignerFault as fault:
+            if self._room.state.signer_lost is None:
+                log.error("signer-lost word=%s detail=%s", fault.word, fault)
+                await self._room.report(e.SignerLost(at=self._room.clock.now(), reason=fault.word))
+            return False
+        return True
 
     async def step(self) -> bool:
         """Do the first thing that is due; False if there is none."""
@@ -92,19 +105,23 @@ class Notary:
     async def _sign_open(self, session: Session) -> None:
         state = self._room.state
         document = manifest.session_open(self._room.events(session.id), self._facts, state.last_manifest, state.last_manifest_receipt)
-        digest, body = self._seal(dsse.SESSION_OPEN, document)
+        digest, body = await self._seal(dsse.SESSION_OPEN, document)
         await self._room.report(e.OpenSigned(at=self._room.clock.now(), session=session.id, digest=digest),
                                 Envelope("session-open", digest, body, priority=OPEN_FIRST))
 
     async def _sign_manifest(self, session: Session) -> None:
         revision = session.revisions[-1].number
         document = manifest.manifest(self._room.events(session.id), self._facts, revision)
-        digest, body = self._seal(dsse.SESSION_MANIFEST, document)
+        digest, body = await self._seal(dsse.SESSION_MANIFEST, document)
         await self._room.report(e.ManifestSigned(at=self._room.clock.now(), session=session.id, revision=revision, digest=digest),
                                 Envelope("session-manifest", digest, body, revision=revision, priority=MANIFEST_NEXT))
 
-    def _seal(self, kind: str, document: dict[str, Any]) -> tuple[str, bytes]:
-        return hashlib.sha256(canonical(document)).hexdigest(), dsse.seal(kind, document, self._signer)
+    async def _seal(self, kind: str, document: dict[str, Any]) -> tuple[str, bytes]:
+        """(digest, envelope). In a thread: a token or TPM takes its time, and meanwhile people are at the door."""
+        body = await asyncio.to_thread(dsse.seal, kind, document, self._signer)
+        if self._room.state.signer_lost is not None:
+            await self._room.report(e.SignerBack(at=self._room.clock.now()))
+        return hashlib.sha256(canonical(document)).hexdigest(), body
 
     async def _close_books(self, session: Session) -> bool:
         """Declare the gaps and close, once the last segments are here or the wait is over."""

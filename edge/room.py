@@ -50,6 +50,7 @@ ON_TIME_US = 5 * 60 * US        # R27: a start further from the plan needs a rea
 DEFAULT_KBPS = 4096             # for the reservation, where a stream has not yet told its rate
 SOUND_OLD_US = 5 * US           # a level of older sound is no level
 LOCAL = ZoneInfo("Asia/Shanghai")
+OVER = frozenset({State.CLOSING, State.SEALING, State.SEALED, State.CANCELLED})     # sessions to which nobody can be sent any more
 
 
 class Refusal(Exception):
@@ -236,7 +237,7 @@ class Room:
         """How things stand at the door at this moment."""
         today, here = self.local_date(at.utc_us), session.id if session else ""
         others = {s.id: self.rosters[s.id] for s in sorted(self.state.sessions.values(), key=lambda s: s.plan.scheduled_start_us)
-                  if s.id in self.rosters and s.id != here and self._is_today(s.id, today)}
+                  if s.id in self.rosters and s.id != here and self._is_today(s.id, today) and s.state not in OVER}
         coming = {s: r for s, r in others.items() if self.state.sessions[s].state in (State.PLANNED, State.PREFLIGHT)}
         return door.Doorway(session, self.rosters.get(here), others, coming, today, session is not None and self._too_late(session, at), at)
 
@@ -604,6 +605,7 @@ class Room:
             found = self.preflight(session_id)
             if found.result is Result.NOT_READY:
                 raise Refusal("preflight-red", items=", ".join(found.red))
+            self.last_verdict = None            # what was said before the doors opened is no longer so
             await self._do(e.CheckinOpened(
                 at=self.clock.now(), session=session_id, by=by, session_seq=self.state.opened_total + 1,
                 streams=dict(self.instruments.streams), readings={i.key: str(i.light) for i in found.items},
@@ -672,9 +674,9 @@ class Room:
             if absent and not absences_confirmed:
                 raise Refusal("absences-unconfirmed", count=len(absent))
             regular = session.ended is not None and session.ended.outcome == "completed"
+            family = "class-seal" if session.plan.session_kind == "training_class" else "seal"
             await self._do(e.SealOrdered(at=self.clock.now(), session=session_id, by=by, second=second,
-                                         statement="seal.statement" if regular else "seal.statement-aborted",
-                                         absent=absent))
+                                         statement=f"{family}.statement" if regular else f"{family}.statement-aborted", absent=absent))
 
     async def cancel(self, session_id: str, by: str, pin: str, reason: str) -> None:
         """Call a session off before the doors open. Afterwards use `end_exam`."""
@@ -750,6 +752,11 @@ class Room:
         """The list as it stands at this moment."""
         return judge(self._readings(self._known(session_id)), {w.item for w in self._known(session_id).waivers})
 
+    @property
+    def journal_head(self) -> tuple[int, str]:
+        """Number and hash of the journal's last row."""
+        return self._journal.head
+
     def stream_age_ms(self, stream: str) -> int | None:
         """Milliseconds since the newest sample of a stream reached the disk; None if there is none of this boot."""
         status, now = self.instruments.stream_status(stream), self.clock.now()
@@ -806,7 +813,9 @@ class Room:
             min_proctors=session.plan.min_proctors, exits_checked=session.exits is not None,
             probes=tuple(ProbeReading(p.stream, p.ok, now.us_since(p.at), p.reason or "") for p in self.state.probed.values()
                          if p.stream in self.instruments.streams),
-            room_age_us=now.us_since(self.state.first_started.at) if self.state.first_started else 0)
+            room_age_us=now.us_since(self.state.first_started.at) if self.state.first_started else 0,
+            signer_lost=self.state.signer_lost.reason if self.state.signer_lost else None,
+            certificate_until_us=self.state.certificate.until_utc_us if self.state.certificate else None, now_utc_us=now.utc_us)
 
     def _kbps(self) -> int:
         """What all streams together write; what has not told its rate counts as a good camera."""

@@ -22,8 +22,8 @@ from edge.capture.sidecar import Fragment, Sidecar
 from edge.clock import US, SimClock, Stamp, SystemClock, iso_utc
 from edge.evidence import chain
 from edge.evidence.chain import canonical
-from edge.evidence.envelope import SESSION_MANIFEST, SESSION_OPEN, FileSigner, seal
-from edge.evidence.keys import init_device_key
+from edge.evidence.envelope import KEY_ROLLOVER, SESSION_MANIFEST, SESSION_OPEN, FileSigner, seal
+from edge.evidence.keys import fingerprint, init_device_key, read_certificates
 from edge.idcheck.reader import CardSeen, ReaderStatus
 from edge.room import Instruments, Room, Rules
 from edge.sessions import events as e
@@ -38,6 +38,8 @@ from edge.storage.journal import Journal
 from edge.storage.outbox import Outbox
 from edge.storage.photos import Photos
 from edge.storage.staff import StaffBook
+from tests.evidence.holders import token as token  # fixtures: a PKCS#11 token and TPMs, in software
+from tests.evidence.holders import tpms as tpms
 
 settings.register_profile("machine-speed-proves-nothing", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("machine-speed-proves-nothing")
@@ -87,6 +89,16 @@ class Device:
             "roster": {"version": 1, "count": 1, "sha256": zeros, "source": "platform", "hmac_key_id": "room-1"},
             "clock": {"require_sync": False, "at_open": "unknown"}, "preflight": {}, "prev": {}, **facts,
         })
+
+    def rollover(self, new_chain: str, from_seq: int = 1, **facts: Any) -> Signed:
+        """This device's word that the leaf of `new_chain` signs after it."""
+        zeros, leaf = "0" * 64, read_certificates(self.signer.chain_pem.encode())[0]
+        return self.sealed(KEY_ROLLOVER, {
+            "type": "exam-key-rollover/v1", "site": "KD01", "room": ROOM, "made_utc": iso_utc(SystemClock().now().utc_us),
+            "device": {"id": self.id, "cert_sha256": fingerprint(leaf), "boot_id": "boot", "sw_version": "0", "sw_sha256": zeros,
+                       "config_sha256": zeros},
+            "new_cert_sha256": fingerprint(read_certificates(new_chain.encode())[0]), "new_cert": new_chain,
+            "from_session_seq": from_seq, "journal": {"seq": 1, "head_sha256": zeros}, "prev": {}, **facts})
 
     def manifest(self, session: str, revision: int = 1, seq: int = 1, *, kind: str = "exam_theory", **facts: Any) -> Signed:
         """The part of a manifest that a platform looks at (its whole is for tests/evidence to judge)."""

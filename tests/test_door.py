@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edge import followers
 from edge.clock import US, SimClock
 from edge.idcheck.reader import CardSeen, CardUnreadable
 from edge.room import DoorVerdict, Refusal, Room
@@ -349,6 +350,8 @@ async def test_off_the_list_by_chief_and_a_second_person(hall: Hall) -> None:
         await hall.room.admit_off_roster(SESSION, seq, "T001", "1001", "T002", "1002", "再来一次")
     room = hall.restart()
     assert [c.name for c in room.rosters[SESSION].candidates if c.off_roster] == ["样例辛"]
+    counts = followers.heartbeat(room)["counts"]
+    assert counts["expected"] == len(hall.roster) and counts["admitted"] == len(session_of(hall).admitted)
     assert (await hall.show("样例辛")).code is Code.DUPLICATE
     await room.assign_seat(SESSION, f"OFF-{seq}", "25", "T002")
     assert session_of(hall).admitted[f"OFF-{seq}"].seat == "25"
@@ -396,7 +399,8 @@ async def test_u6_seats_are_given_and_changed_with_a_reason(hall: Hall) -> None:
     assert room.state == hall.restart().state
 
 
-@pytest.mark.parametrize(("seat", "word"), [("01", "seat-taken"), ("03", "seat-taken"), ("", "seat-unfit"), ("123456789", "seat-unfit")])
+@pytest.mark.parametrize(("seat", "word"), [("01", "seat-taken"), ("1", "seat-taken"), ("3号", "seat-taken"),
+                                            ("03", "seat-taken"), ("", "seat-unfit"), ("123456789", "seat-unfit")])
 async def test_4_5_14_never_two_on_one_seat(hall: Hall, seat: str, word: str) -> None:
     """01 is 样例甲's, who sits there; 03 is 样例丙's, who is expected."""
     await hall.to(State.CHECKIN)
@@ -439,14 +443,14 @@ async def test_going_out_and_coming_back_by_card(hall: Hall) -> None:
     with pytest.raises(Refusal, match="not-out"):
         await room.mark_returned(SESSION, JIA, "T002")
     await room.mark_left(SESSION, JIA, "T002", final=True)
-    assert (await hall.show("样例甲")).code is Code.DUPLICATE, "who left for good does not come back by card"
+    assert (await hall.show("样例甲")).code is Code.GONE, "who left for good does not come back by card"
     with pytest.raises(Refusal, match="chief-only"):
         await room.mark_returned(SESSION, JIA, "T002", "误点")
     with pytest.raises(Refusal, match="reason-needed"):
         await room.mark_returned(SESSION, JIA, "T001")
     await room.mark_returned(SESSION, JIA, "T001", "误点")
     assert [f.method for f in facts(hall, e.CandidateReturned)] == ["id_card", "manual", "manual"]
-    assert [c.code for c in hall.catalog.checkins(SESSION)][:3] == ["RETURNED", "E-DUPLICATE", "left"]
+    assert [c.code for c in hall.catalog.checkins(SESSION)][:3] == ["RETURNED", "E-GONE", "left"]
     with pytest.raises(Refusal, match="not-in"):
         await room.mark_left(SESSION, YI, "T002", final=True)
 

@@ -257,7 +257,7 @@ ADDRESS = {
     "pyaudio": ("capture/portaudio.py",), "serial": ("idcheck/port.py",), "usb": ("idcheck/usb.py",), "boto3": (),
     # the province; two clients of the room's own local socket; cameras, by onveef
     "httpx": ("upload/platform.py", "app.py", "drill.py", "capture/onvif.py"), "onveef": ("capture/onvif.py",),
-    "openpyxl": ("rosterfile/table.py",),
+    "openpyxl": ("rosterfile/table.py",), "weasyprint": ("web/paper.py",),
     "sqlite3": ("storage/",), "sqlite_utils": ("storage/",), "argon2": ("storage/staff.py",),
     "rfc8785": ("evidence/",), "cryptography": ("evidence/", "sim/authority.py", "app.py"),
     "fastapi": ("web/", "sim/platform.py"), "starlette": ("web/", "sim/"), "jinja2": ("web/",), "uvicorn": ("app.py", "sim/"),

@@ -24,6 +24,7 @@ from edge.clock import US, SystemClock, iso_utc
 from edge.evidence.disposition import read_disposition
 from edge.evidence.envelope import RECEIPT, seal
 from edge.evidence.manifest import RoomFacts
+from edge.evidence.signers import SignerFault
 from edge.forgetting import Forgetter
 from edge.keeper import Keeper, Means, as_json
 from edge.notary import Notary
@@ -195,8 +196,26 @@ async def test_the_disposition_record_is_signed_and_owed_before_the_first_file_g
     item = await house.hall.outbox.next_due(house.hall.clock.now())
     assert item is not None and (item.kind, item.digest) == ("session-disposition", stored.digest)
     monkeypatch.undo()
+    assert house.keeper.signed()
     await house.open().step()                           # the next pass finishes what is half done
     assert house.keeping.garbage() == 0 and len(house.files()) == len(before) - 18
+
+
+async def test_a_key_that_is_away_postpones_the_record_and_with_it_every_file(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await over(house, 1)
+    await house.approve()
+    before = house.files()
+
+    def away(pae: bytes) -> bytes:
+        raise SignerFault("no-answer", "the token was pulled out")
+
+    monkeypatch.setattr(house.device.signer, "sign", away)
+    with pytest.raises(SignerFault):
+        await house.keeper.step()
+    assert not house.keeper.signed() and house.files() == before
+    monkeypatch.undo()
+    await house.keeper.step()
+    assert house.keeper.signed() and len(house.files()) == len(before) - 18
 
 
 async def test_the_platforms_answer_to_the_record_is_verified_and_clears_the_outbox(house: House, authority: Authority) -> None:

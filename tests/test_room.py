@@ -537,6 +537,8 @@ async def test_who_belongs_to_another_session_of_today_is_told_so(hall: Hall) ->
     await hall.to(State.CHECKIN)
     verdict = await hall.show("样例辛")
     assert (verdict.code, verdict.elsewhere) == (Code.WRONG_SESSION, LATER)
+    await hall.room.report(e.SessionCancelled(at=hall.clock.now(), session=LATER, by="platform", reason="改期"))
+    assert (await hall.show("样例辛")).code is Code.NOT_ON_ROSTER, "nobody is sent to a session that is over: the chief may let in"
 
 
 @pytest.mark.parametrize("gone", ["tomorrow", "cancelled"])

@@ -29,7 +29,8 @@ ROSTER = "application/vnd.examroom.exam-roster.v1+json"
 SESSION_OPEN = "application/vnd.examroom.exam-session-open.v1+json"
 SESSION_MANIFEST = "application/vnd.examroom.exam-session-manifest.v1+json"
 RECEIPT = "application/vnd.examroom.exam-platform-receipt.v1+json"
-# reserved: exam-device-checkpoint, exam-key-rollover
+DEVICE_CHECKPOINT = "application/vnd.examroom.exam-device-checkpoint.v1+json"
+KEY_ROLLOVER = "application/vnd.examroom.exam-key-rollover.v1+json"
 
 MAX_BYTES = 32 << 20
 """An envelope larger than this is refused unread (a manifest of six streams and twelve hours is about 4 MB)."""
@@ -46,8 +47,19 @@ class EnvelopeError(ValueError):
         self.word = word
 
 
+class Second(Protocol):
+    """Whatever makes a further signature over the same bytes (`sm2`)."""
+
+    @property
+    def chain_pem(self) -> str:
+        """Its certificate, then its intermediates, PEM."""
+
+    def entry(self, pae: bytes) -> dict[str, Any] | None:
+        """One more entry of `signatures`; None if it cannot be made now, because the first never waits for it."""
+
+
 class Signer(Protocol):
-    """Whatever holds a key: a file, a TPM, a token."""
+    """Whatever holds a key: a file, a TPM, a token (`signers`). It may have a `second`, which signs beside it."""
 
     @property
     def chain_pem(self) -> str:
@@ -99,15 +111,14 @@ def seal(payload_type: str, payload: dict[str, Any], signer: Signer) -> bytes:
     """The signed envelope, JSON. NotCanonical if the payload has no canonical form."""
     body = canonical(payload)
     chain = signer.chain_pem
-    signature = signer.sign(pre_authentication(payload_type, body))
+    pae = pre_authentication(payload_type, body)
+    first = {"keyid": fingerprint(read_certificates(chain.encode())[0]), "sig": base64.b64encode(signer.sign(pae)).decode(), "cert": chain}
+    second: Second | None = getattr(signer, "second", None)
+    further = second.entry(pae) if second is not None else None
     return canonical({
         "payloadType": payload_type,
         "payload": base64.b64encode(body).decode(),
-        "signatures": [{
-            "keyid": fingerprint(read_certificates(chain.encode())[0]),
-            "sig": base64.b64encode(signature).decode(),
-            "cert": chain,
-        }],
+        "signatures": [first] if further is None else [first, further],
     })
 
 
@@ -171,6 +182,19 @@ def _verify_signature(entry: dict[str, Any], payload_type: str, body: bytes, roo
         raise EnvelopeError("signature", "the signature does not fit the document: one of them was changed") from error
     _follow_chain(leaf, between, root, at_utc_us)
     return leaf
+
+
+def check_chain(chain_pem: bytes, root_pem: bytes, at_utc_us: int) -> tuple[Role, str]:
+    """Role and name of a chain's leaf (PEM, leaf first) if it leads to the root at that moment; else EnvelopeError says why not."""
+    try:
+        leaf, *between = read_certificates(chain_pem)
+        role_and_name = role_of(leaf)
+    except RoleError as error:
+        raise EnvelopeError("role", f"the certificate may not sign: {error}") from error
+    except ValueError as error:
+        raise EnvelopeError("certificate", str(error)) from error
+    _follow_chain(leaf, between, _root(root_pem), at_utc_us)
+    return role_and_name
 
 
 def _follow_chain(leaf: x509.Certificate, between: list[x509.Certificate], root: x509.Certificate, at_utc_us: int | None) -> None:

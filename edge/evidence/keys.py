@@ -58,6 +58,23 @@ def role_of(certificate: x509.Certificate) -> tuple[Role, str]:
     """What a leaf may sign as, and its name. RoleError if SAN and key usage do not say the same single role, or the key is not P-256."""
     try:
         key = certificate.public_key()
+    except Exception as error:      # as in read_certificates
+        raise RoleError(f"it cannot be read: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise RoleError("its key is not P-256")
+    return _role_and_name(certificate)
+
+
+def leaf_names(role: Role, certificate: x509.Certificate) -> str:
+    """The name of a leaf that may sign as `role`, whatever its key's kind. RoleError if it may not."""
+    found, name = _role_and_name(certificate)
+    if found != role:
+        raise RoleError(f"it is a {found}'s")
+    return name
+
+
+def _role_and_name(certificate: x509.Certificate) -> tuple[Role, str]:
+    try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         signs = certificate.extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature
@@ -65,8 +82,6 @@ def role_of(certificate: x509.Certificate) -> tuple[Role, str]:
         raise RoleError("it lacks a subject alternative name, a key usage or an extended key usage") from error
     except Exception as error:      # as in read_certificates
         raise RoleError(f"it cannot be read: {error}") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise RoleError("its key is not P-256")
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     found = _URN.fullmatch(uris[0]) if len(uris) == 1 else None
     if found is None:
@@ -100,21 +115,31 @@ def init_device_key(state: Path, device_id: str) -> bytes:
 
 def device_request(key_path: Path, device_id: str) -> bytes:
     """A certificate request (PKCS#10, PEM) for the key in `key_path`. OSError if it is missing, ValueError if it is no P-256 key."""
+    return request(load_key(key_path), device_id)
+
+
+def request(key: ec.EllipticCurvePrivateKey, device_id: str) -> bytes:
+    """A certificate request (PKCS#10, PEM), signed by `key` wherever it is (`signers.Borrowed`). ValueError for an impossible id."""
     names = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device_id)])
     builder = x509.CertificateSigningRequestBuilder().subject_name(names)
     for extension, critical in leaf_extensions("device", device_id):
         builder = builder.add_extension(extension, critical)
-    return builder.sign(load_key(key_path), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """The P-256 private key of a PEM file. OSError if it cannot be read, ValueError if it is anything else."""
+    return parse_key(path.read_bytes(), str(path))
+
+
+def parse_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
+    """The P-256 private key of a PEM text that was at `where`. ValueError if it is anything else."""
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} holds no private key that can be read without a password") from error
+        raise ValueError(f"{where} holds no private key that can be read without a password") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise ValueError(f"{path} holds a key that is not P-256")
+        raise ValueError(f"{where} holds a key that is not P-256")
     return key
 
 

@@ -7,6 +7,7 @@ Callers: `room`.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -72,6 +73,13 @@ class Asked(NamedTuple):
         return admission is not None and admission.left is not None and not admission.left.final
 
     @property
+    def gone(self) -> bool:
+        """Of an exam: has left for good."""
+        session = self.door.session
+        admission = session.admitted.get(self.candidate.candidate_id) if session and self.candidate else None
+        return not self.is_class and admission is not None and admission.left is not None and admission.left.final
+
+    @property
     def just_marked(self) -> bool:
         """In a class: signed in, out or back a moment ago, so that this card says nothing new."""
         session, at = self.door.session, self.door.at
@@ -104,6 +112,7 @@ ROWS: tuple[Row, ...] = (
     # the person
     (Code.DUPLICATE, lambda a: a.just_marked),
     (Code.RETURNED, lambda a: a.out),
+    (Code.GONE, lambda a: a.gone),
     (Code.DUPLICATE, lambda a: a.admitted),
     (Code.HOLD, lambda a: a.candidate is not None and a.candidate.on_hold),
     # the papers; a class (签到) asks for neither
@@ -200,13 +209,20 @@ def seat_of(session: Session, candidate: Candidate) -> str | None:
 
 
 def is_seat(text: str) -> bool:
-    """Whether a seat can be called so: one to eight letters and digits, as on the signed list."""
-    return 1 <= len(text) <= 8 and text.isprintable() and not any(c.isspace() or c in "<>/" for c in text)
+    """Whether a seat can be called so: one to eight letters, digits and dashes, in their plain form (no full-width digits)."""
+    return 1 <= len(text) <= 8 and all(c.isalnum() or c == "-" for c in text) and unicodedata.normalize("NFKC", text) == text
+
+
+def same_seat(one: str | None, other: str | None) -> bool:
+    """Whether two ways to write it are one seat: 7, 07 and 7号, a3 and A3."""
+    plain = [each.upper().rstrip("号机位").lstrip("0") for each in (one, other) if each is not None]
+    return len(plain) == 2 and plain[0] == plain[1]
 
 
 def owner_of(session: Session, roster: Roster, seat: str, *, late: bool) -> Candidate | None:
     """Whose seat it is: who sits there or, until the cut-off, who is expected there."""
-    return next((c for c in roster.candidates if seat_of(session, c) == seat and (c.candidate_id in session.admitted or not late)), None)
+    return next((c for c in roster.candidates
+                 if same_seat(seat_of(session, c), seat) and (c.candidate_id in session.admitted or not late)), None)
 
 
 def earliest_leave_min(session: Session) -> int:

@@ -130,6 +130,51 @@ class PlatformBack(Event):
     """The province's platform answers again."""
 
 
+# ---- the device's key -------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRolled(Event):
+    """Another certificate signs from now on, and the one before it has said so. `digest`: of the key-rollover's payload.
+
+    `from_session_seq`: number of the first session that the new one opens. Certificates by their SHA-256 (DER).
+    """
+
+    digest: str
+    old_cert_sha256: str
+    new_cert_sha256: str
+    from_session_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyReplaced(Event):
+    """Another certificate signs than at the start before, and nothing that the old key signed says so: it was lost, or had expired."""
+
+    old_cert_sha256: str
+    new_cert_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateExpiring(Event):
+    """The device's certificate (or one above it) ends on `until_utc_us`, in `days` whole days; negative: it has ended. Told at 90, 30, 14,
+    7, 3, 1 and 0 days and once afterwards."""
+
+    cert_sha256: str
+    until_utc_us: int
+    days: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignerLost(Event):
+    """The device's key does not sign: what is to be signed waits. `reason`: program-missing, no-answer, key-refused, other-key."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignerBack(Event):
+    """The device's key signs again."""
+
+
 # ---- before the doors open --------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -214,6 +214,11 @@ class RoomState:
     disposal_halted: e.DisposalHalted | None = None
     approved: Mapping[str, str] = field(default_factory=dict)       # session -> who agreed that it goes
     space_low: e.SpaceLow | None = None
+    rollovers: tuple[e.KeyRolled, ...] = ()                 # the device's certificates, each named by the one before it
+    rollover_receipts: Mapping[str, e.ReceiptVerified] = field(default_factory=dict)         # digest of a key-rollover -> its receipt
+    key_replaced: e.KeyReplaced | None = None               # the last change of key that no key-rollover tells of
+    certificate: e.CertificateExpiring | None = None        # the last warning about the certificate in force
+    signer_lost: e.SignerLost | None = None
 
 
 def step(state: RoomState, event: e.Event) -> RoomState:
@@ -516,12 +521,28 @@ def _witnessed(state: RoomState, event: e.Event) -> RoomState:
     return state
 
 
+def _key_fact(state: RoomState, event: e.Event) -> RoomState:
+    """Facts of the device's key and certificate."""
+    match event:
+        case e.KeyRolled():
+            return replace(state, rollovers=(*state.rollovers, event))
+        case e.KeyReplaced():
+            return replace(state, key_replaced=event)
+        case e.CertificateExpiring():
+            return replace(state, certificate=event)
+        case e.SignerLost():
+            return replace(state, signer_lost=event)
+        case _:
+            return replace(state, signer_lost=None)
+
+
 def _device_fact(state: RoomState, event: e.Event) -> RoomState:
     """Facts of the box itself are legal always."""
     state = _witnessed(state, event)
     match event:
         case e.DaemonStarted():
-            return replace(state, started=event, first_started=state.first_started or event)
+            warned = state.certificate if state.certificate and state.certificate.cert_sha256 == event.cert_sha256 else None
+            return replace(state, started=event, first_started=state.first_started or event, certificate=warned)
         case e.ReaderLost():
             return replace(state, reader_lost=event)
         case e.ReaderBack():
@@ -546,6 +567,12 @@ def _device_fact(state: RoomState, event: e.Event) -> RoomState:
             return replace(state, approved={**state.approved, **dict.fromkeys(event.sessions, event.by)})
         case e.SpaceLow() | e.SpaceBack():
             return replace(state, space_low=event if isinstance(event, e.SpaceLow) else None)
+        case e.KeyRolled() | e.KeyReplaced() | e.CertificateExpiring() | e.SignerLost() | e.SignerBack():
+            return _key_fact(state, event)
+        case e.ReceiptVerified(answers="key-rollover"):
+            return replace(state, rollover_receipts={**state.rollover_receipts, event.digest: event})
+        case e.ReceiptRefused(answers="key-rollover"):
+            return state
         case _:
             raise IllegalStep("no-session", f"{event.kind} needs a session")
 

@@ -20,6 +20,8 @@ LOW_CDB = -6000
 ROSTER_OLD_US = 12 * 3600 * 1_000_000
 WAITING_BYTES = 4_000_000
 """More than this waiting in memory for the disk, and the disk is slow: about two seconds of four cameras."""
+CERTIFICATE_DAYS = 30
+"""So long before its end the device's certificate is worth a warning to the people in the room (an authority takes weeks for a new one)."""
 PROBE_OLD_US = 30 * 3600 * 1_000_000
 """A day, and the hours by which one day's probe may come later than the day before's."""
 
@@ -109,6 +111,9 @@ class Readings:
     space_low: bool = False             # the timetable of the next days does not fit (the keeper's word)
     room_age_us: int = 0                # since the room's first start
     roster_count: int = 0
+    signer_lost: str | None = None      # why the device's key does not sign; None: it does
+    certificate_until_us: int | None = None     # when the device's certificate ends, once that is near
+    now_utc_us: int = 0
     roster_differs: tuple[int, int, int] = (0, 0, 0)    # people whom a signed list added, took off and changed against an imported one
 
 
@@ -116,7 +121,7 @@ class Readings:
 class Item:
     """One line of the list. `word` is a key of the texts (`preflight.word.<word>`), `facts` fill it in."""
 
-    key: str                            # roster, reader, stream:<id>, sound, storage, playback, clock, platform, staff, exits
+    key: str                            # roster, reader, stream:<id>, sound, storage, playback, clock, platform, signature, staff, exits
     light: Light
     word: str
     facts: Facts = field(default_factory=dict)
@@ -147,7 +152,8 @@ class Preflight:
 
 def judge(r: Readings, waived: Collection[str] = ()) -> Preflight:
     """The list, worst first within the order of the table."""
-    items = [_roster(r), _reader(r), *_streams(r), _sound(r), _storage(r), _playback(r), _clock(r), _platform(r), _staff(r), _exits(r)]
+    items = [_roster(r), _reader(r), *_streams(r), _sound(r), _storage(r), _playback(r), _clock(r), _platform(r),
+             _signature(r), _staff(r), _exits(r)]
     return Preflight(tuple(Item(i.key, i.light, i.word, i.facts, i.waivable, i.waivable and i.key in waived) for i in items))
 
 
@@ -254,6 +260,18 @@ def _platform(r: Readings) -> Item:
     if r.platform_reason is None:
         return Item("platform", Light.GREEN, "platform-ok")
     return Item("platform", Light.AMBER, "platform-offline", {"reason": r.platform_reason})
+
+
+def _signature(r: Readings) -> Item:
+    """An exam can be held and recorded without a signature, but not proved: chief and a second person may go on; it is signed later."""
+    days = CERTIFICATE_DAYS + 1 if r.certificate_until_us is None else (r.certificate_until_us - r.now_utc_us) // (86_400 * 1_000_000)
+    if r.signer_lost is not None:
+        return Item("signature", Light.RED, "signer-lost", {"reason": r.signer_lost}, waivable=True)
+    if days < 0:
+        return Item("signature", Light.RED, "certificate-expired", waivable=True)
+    if days <= CERTIFICATE_DAYS:
+        return Item("signature", Light.AMBER, "certificate-expiring", {"days": days})
+    return Item("signature", Light.GREEN, "signature-ok")
 
 
 def _staff(r: Readings) -> Item:

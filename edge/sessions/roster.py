@@ -40,6 +40,7 @@ class Code(StrEnum):
     BAD_NUMBER = "E-BAD-NUMBER"         # the number's check character is wrong
     THEORY_EXPIRED = "E-THEORY-EXPIRED"
     HOLD = "E-HOLD"
+    GONE = "E-GONE"                     # has left for good
     NO_CARD = "E-NO-CARD"               # of manual admissions only
     PHOTO_DOUBT = "E-PHOTO-DOUBT"       # of doubts only
 
@@ -61,6 +62,8 @@ class Candidate:
     demo: bool = False
     theory_passed_on: date | None = None
     on_hold: bool = False               # the platform or the registration has put a hold on this person
+    employer: str = ""
+    employer_uscc: str = ""             # its 18-character code (统一社会信用代码)
 
     @property
     def off_roster(self) -> bool:
@@ -134,7 +137,9 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
         number=_text(row, "id_no").strip().upper(), admission_no=_text(row, "admission_no"),
         seat=_text(row, "seat_no") if "seat_no" in row else None, person_category=_text(row, "person_category"),
         trade=_text(row, "trade") if "trade" in row else None, exam_kind=_text(row, "exam_kind"), subject=_text(row, "subject"),
-        demo=row.get("demo") is True, theory_passed_on=_day(row, "theory_passed_on"), on_hold=row.get("on_hold") is True)
+        demo=row.get("demo") is True, theory_passed_on=_day(row, "theory_passed_on"), on_hold=row.get("on_hold") is True,
+        employer=_text(row, "employer") if "employer" in row else "",
+        employer_uscc=_text(row, "employer_uscc").upper() if "employer_uscc" in row else "")
 
 
 def _elsewhere(rows: Any) -> dict[str, Elsewhere]:

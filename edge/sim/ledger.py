@@ -1,6 +1,7 @@
 """What the simulated platform holds: announcements, manifests and the receipts it gave, in files that outlive it.
 
     <folder>/sessions/<session>/open.dsse.json, manifest-<rev>.dsse.json, disposition.dsse.json, receipt-open.dsse.json, …
+    <folder>/device/<kind>-<digest>.dsse.json, receipt-<digest>.dsse.json       what belongs to no session
 
 A document is stored before its receipt is made; a receipt is made once and given again for the same bytes. Called by `sim.platform` only.
 """
@@ -58,6 +59,10 @@ class Ledger:
                 self._receipts.append((payload["platform_seq"], digest))
             else:
                 self._seqs[(payload["device"]["id"], session_seq(payload))] = payload["session"]["id"]
+        self._device = folder / "device"
+        for path in self._device.glob("receipt-*.dsse.json"):
+            payload, digest = _payload(path.read_bytes())
+            self._receipts.append((payload["platform_seq"], digest))
         self._receipts.sort()
 
     def held(self, session: str, revision: int | None) -> str | None:
@@ -90,6 +95,22 @@ class Ledger:
         payload, digest = _payload(envelope)
         self._receipts.append((payload["platform_seq"], digest))
         return envelope
+
+    def give_device_receipt(self, kind: str, digest: str, device: str, envelope: bytes) -> tuple[bytes, bool]:
+        """Keep a verified document that belongs to no session; its receipt, and whether the document is new."""
+        path = self._device / f"receipt-{digest}.dsse.json"
+        if path.exists():
+            return path.read_bytes(), False
+        durable.make_folder(self._device)
+        durable.replace(self._device / f"{kind}-{digest}.dsse.json", envelope)
+        last_seq, last_digest = self._receipts[-1] if self._receipts else (0, "")
+        receipt = seal(RECEIPT, {
+            "type": "exam-platform-receipt/v1", "receipt_id": f"R-{self._room_code}-{last_seq + 1:08d}", "kind": kind, "digest": digest,
+            "device": device, "room_code": self._room_code, "verdict": "accepted", "reasons": [], "platform_seq": last_seq + 1,
+            "received_utc": iso_utc(self._clock.now().utc_us), **({"prev_receipt": last_digest} if last_digest else {})}, self._signer)
+        durable.write_new(path, receipt)
+        self._receipts.append((last_seq + 1, _payload(receipt)[1]))
+        return receipt, True
 
     def payload(self, document: Document, reasons: list[dict[str, str]]) -> dict[str, Any]:
         """What a receipt for this document says (docs/schemas/receipt.json)."""

@@ -1,6 +1,7 @@
 """The invented people of every demo, drill and test: numbers of region 000000, which is assigned to nobody.
 
-Who is for what stands in `purpose`. `in_session`: on the list of the demo's session. Callers: the simulated card reader, the
+Who is for what stands in `purpose`. `in_session`: on the list of the demo's session; `other_room`: expected in another room of the site
+today; the others are on the later session's list. Callers: the simulated card reader, the
 simulated platform, tests. Frozen data; a test checks each number and that it agrees with its table row.
 """
 
@@ -31,6 +32,8 @@ class SamplePerson:
     seat: str | None
     purpose: str
     in_session: bool = True
+    other_room: bool = False
+    on_hold: bool = False
     theory_passed_months_ago: int | None = None
     nation: str = "01"
     valid_from: date = date(2020, 1, 1)
@@ -66,6 +69,10 @@ PEOPLE: tuple[SamplePerson, ...] = (
     SamplePerson("样例癸", "000000200808010102", "GENERAL", None, "初训", "理论", "11", "age boundary"),
     SamplePerson("样例丑", "000000197503200111", "GENERAL", None, "初训", "理论", "12", "card expired",
                  valid_from=date(2000, 1, 1), valid_to=date(2020, 1, 1)),
+    SamplePerson("样例寅", "00000019910312012X", "GENERAL", None, "初训", "理论", "14", "on hold, in the later session", in_session=False,
+                 on_hold=True),
+    SamplePerson("样例卯", "000000198307180138", "GENERAL", None, "初训", "理论", "15", "expected in another room", in_session=False,
+                 other_room=True),
 )
 
 BY_NAME: Mapping[str, SamplePerson] = MappingProxyType({person.name: person for person in PEOPLE})

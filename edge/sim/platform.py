@@ -12,11 +12,13 @@ import asyncio
 import json
 import signal
 import socket
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path as FilePath
 from typing import Annotated, Any
+from urllib.parse import urljoin
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
@@ -27,6 +29,7 @@ from pydantic import ValidationError
 from edge.clock import Clock, SystemClock, iso_utc
 from edge.evidence.disposition import DISPOSITION
 from edge.evidence.envelope import RECEIPT, SESSION_MANIFEST, SESSION_OPEN, EnvelopeError, read_envelope, seal
+from edge.evidence.rollover import read_rollover
 from edge.sim import ledger
 from edge.sim.authority import Authority
 from edge.sim.faults import FaultConsole, Faults, problem
@@ -46,6 +49,7 @@ _IDLE_S, _IN_SESSION_S = 60, 30
 RoomCode = Annotated[str, Path(alias="roomCode", pattern=r"^[0-9]{6}-[A-Z0-9]{4}-R[0-9]{2}$")]
 PlanId = Annotated[str, Path(alias="planId", pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 SessionId = Annotated[str, Path(alias="sessionId", pattern=r"^S[0-9]{8}-[A-Z0-9]{4}-R[0-9]{2}-[0-9]{2}$")]
+Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 Revision = Annotated[int, Path(ge=1, le=9999)]
 
 
@@ -89,6 +93,7 @@ class _Platform:
         router.add_api_route("/rooms/{roomCode}/plans", self.list_plans, methods=["GET"])
         router.add_api_route("/rooms/{roomCode}/heartbeats", self.post_heartbeat, methods=["POST"])
         router.add_api_route("/plans/{planId}/roster", self.get_roster, methods=["GET"])
+        router.add_api_route("/rooms/{roomCode}/rollovers/{digest}", self.put_rollover, methods=["PUT"])
         router.add_api_route("/sessions/{sessionId}/open", self.put_open, methods=["PUT"])
         router.add_api_route("/sessions/{sessionId}/disposition", self.put_disposition, methods=["PUT"])
         router.add_api_route("/sessions/{sessionId}/manifests/{revision}", self.put_manifest, methods=["PUT"])
@@ -101,6 +106,7 @@ class _Platform:
         router.add_api_route("/faults", self.get_faults, methods=["GET"])
         router.add_api_route("/faults", self.set_faults, methods=["POST"])
         router.add_api_route("/held", self.get_held, methods=["GET"])
+        router.add_api_route("/class", self.publish_class, methods=["POST"])
         return router
 
     async def get_faults(self) -> Faults:
@@ -113,6 +119,13 @@ class _Platform:
     async def get_held(self) -> dict[str, Any]:
         """Documents with their verdicts, the number of heartbeats since the start and the last one."""
         return {"documents": self._ledger.summary(), "heartbeats": self._heartbeats, "heartbeat": self._heartbeat}
+
+    async def publish_class(self) -> dict[str, str]:
+        """A training class of today, from now on among the plans."""
+        plan = self._plans.publish_class()
+        if plan is None:
+            raise Problem(409, "day-full", "no further session of today can be numbered")
+        return {"session": plan["session_id"]}
 
     async def list_plans(self, room: RoomCode, request: Request, first: Annotated[date, Query(alias="from")],
                          last: Annotated[date, Query(alias="to")]) -> Response:
@@ -142,6 +155,19 @@ class _Platform:
         return {"server_time": iso_utc(self._clock.now().utc_us), "commands_waiting": False,
                 "interval_s": _IDLE_S if beat.state == "idle" else _IN_SESSION_S}
 
+    async def put_rollover(self, room: RoomCode, digest: Digest, request: Request) -> Response:
+        self._check_room(room, 403)
+        envelope = await _dsse(request, _OPEN_BYTES)
+        try:
+            found = read_rollover(envelope, self._authority.root_pem, self._clock.now().utc_us)
+        except EnvelopeError as error:
+            raise Problem(422, f"envelope-{error.word}", str(error)) from None
+        self._check_room(found.room, 422)
+        if found.opened.digest != digest:
+            raise Problem(422, "other-digest", "the document is another one than its path names")
+        receipt, new = self._ledger.give_device_receipt("key-rollover", digest, found.device, envelope)
+        return Response(receipt, 201 if new else 200, media_type=ENVELOPE_TYPE)
+
     async def put_open(self, session: SessionId, request: Request) -> Response:
         return self._file(await self._verified(request, session, None))
 
@@ -164,9 +190,7 @@ class _Platform:
 
     async def _verified(self, request: Request, session: str, revision: int | None) -> Document:
         """The document in the body, signature and facts checked; Problem if anything is wrong with it."""
-        if request.headers.get("content-type", "").partition(";")[0].strip() != ENVELOPE_TYPE:
-            raise Problem(400, "media-type", f"the body must be {ENVELOPE_TYPE}")
-        envelope = await _body(request, _OPEN_BYTES if revision is None else _MANIFEST_BYTES)
+        envelope = await _dsse(request, _OPEN_BYTES if revision is None else _MANIFEST_BYTES)
         payload_type = SESSION_OPEN if revision is None else DISPOSITION if revision == ledger.DISPOSITION else SESSION_MANIFEST
         try:
             opened = read_envelope(envelope, self._authority.root_pem, payload_type, "device", self._clock.now().utc_us)
@@ -241,6 +265,12 @@ class _Platform:
             raise Problem(status, "wrong-room", "this certificate's room is another one")
 
 
+async def _dsse(request: Request, limit: int) -> bytes:
+    if request.headers.get("content-type", "").partition(";")[0].strip() != ENVELOPE_TYPE:
+        raise Problem(400, "media-type", f"the body must be {ENVELOPE_TYPE}")
+    return await _body(request, limit)
+
+
 async def _body(request: Request, limit: int) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
@@ -271,6 +301,14 @@ async def _problem_answer(request: Request, error: Exception) -> Response:
 async def _unfit_answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)    # noqa: S101 (registered for it alone)
     return JSONResponse(problem(400, "bad-request", _fields(error)), 400, media_type="application/problem+json")
+
+
+def ask_for_class(platform: str) -> str:
+    """`edge sim class`: let the simulated platform at the address `platform` publish a training class; its session id. OSError if it
+    does not answer, ValueError if it is no simulated platform or its day is full."""
+    request = urllib.request.Request(urljoin(platform, "/sim/class"), method="POST")    # noqa: S310 (the address of the configuration)
+    with urllib.request.urlopen(request, timeout=10) as answer:                         # noqa: S310
+        return str(json.loads(answer.read())["session"])
 
 
 async def serve_platform(folder: FilePath, port: int, room_code: str, *, signals: bool = False,

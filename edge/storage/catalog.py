@@ -68,6 +68,7 @@ class Person:
     exam_subject: str = ""              # what is examined
     theory_passed_on: str | None = None  # YYYY-MM-DD
     on_hold: bool = False
+    employer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +138,35 @@ class Catalog:
             rows = connection.execute("SELECT session, candidate_id, subject, number, name, admission_no, seat, person_category, trade, "
                                       "coalesce(json_extract(body, '$.subject'), '') AS exam_subject, "
                                       "json_extract(body, '$.theory_passed_on') AS theory_passed_on, "
-                                      "coalesce(json_extract(body, '$.on_hold'), 0) AS on_hold FROM person WHERE session = ? "
+                                      "coalesce(json_extract(body, '$.on_hold'), 0) AS on_hold, "
+                                      "coalesce(json_extract(body, '$.employer'), '') AS employer FROM person WHERE session = ? "
                                       "ORDER BY seat IS NULL, seat, candidate_id", (session,))
             return [Person(**{**dict(row), "on_hold": bool(row["on_hold"])}) for row in rows]
+
+    def sessions_of_person(self, subject: str) -> list[tuple[str, str]]:
+        """(session, candidate_id) of everybody whose number has this HMAC: one person's sessions (一人一档)."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT session, candidate_id FROM person WHERE subject = ?", (subject,))
+            return [(row["session"], row["candidate_id"]) for row in rows]
+
+    def sessions_of_name(self, name: str) -> list[tuple[str, str]]:
+        """The same of everybody of this name: perhaps several people."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT session, candidate_id FROM person WHERE name = ?", (name,))
+            return [(row["session"], row["candidate_id"]) for row in rows]
+
+    def sessions_of_employer(self, employer: str) -> list[tuple[str, str]]:
+        """The same of everybody sent by an enterprise (一企一册), by its whole name or its code."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT session, candidate_id FROM person WHERE json_extract(body, '$.employer') = ?1 "
+                                      "OR json_extract(body, '$.employer_uscc') = ?1", (employer,))
+            return [(row["session"], row["candidate_id"]) for row in rows]
+
+    def sessions_of_class(self, class_no: str) -> list[str]:
+        """The sessions planned for a class or term (一期一档, 一班一档), by its whole number."""
+        with self._database.read() as connection:
+            return [row["session"] for row in connection.execute(
+                "SELECT session FROM plan WHERE json_extract(body, '$.class_no') = ? ORDER BY scheduled_start_us", (class_no,))]
 
     def checkins(self, session: str, most: int = 200) -> list[Checkin]:
         """The newest verdicts at the door, newest first."""

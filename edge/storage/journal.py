@@ -62,7 +62,8 @@ class People:
 
 
 def _person(session: str | None, c: Candidate, subject: str) -> tuple[Any, ...]:
-    body: dict[str, Any] = {"id_type": c.id_type, "exam_kind": c.exam_kind, "subject": c.subject, "demo": c.demo, "on_hold": c.on_hold}
+    body: dict[str, Any] = {"id_type": c.id_type, "exam_kind": c.exam_kind, "subject": c.subject, "demo": c.demo, "on_hold": c.on_hold,
+                            "employer": c.employer, "employer_uscc": c.employer_uscc}
     if c.theory_passed_on is not None:
         body["theory_passed_on"] = c.theory_passed_on.isoformat()
     return (session, c.candidate_id, subject, c.number, c.name, c.admission_no, c.seat, c.person_category, c.trade, json.dumps(body))

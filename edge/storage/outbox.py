@@ -15,11 +15,11 @@ from edge.storage.database import Database
 
 @dataclass(frozen=True, slots=True)
 class OutboxItem:
-    """One signed object to deliver. `body` is the envelope as stored."""
+    """One signed object to deliver. `body` is the envelope as stored; `session`: None for what is the device's own."""
 
     id: int
     kind: str
-    session: str
+    session: str | None
     revision: int | None
     digest: str
     body: bytes

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 SESSION_OPEN = "session-open"
 SESSION_MANIFEST = "session-manifest"
 SESSION_DISPOSITION = "session-disposition"
+KEY_ROLLOVER = "key-rollover"
 
 _BASE_S = 1.0
 _ANSWERED_REST_S = 30.0
@@ -38,14 +39,15 @@ _ANSWERED_REST_S = 30.0
 
 
 class OutboxItem(Protocol):
-    """A signed envelope on its way. `digest`: hex SHA-256 of its payload; `revision`: of a manifest, else None."""
+    """A signed envelope on its way. `digest`: hex SHA-256 of its payload; `revision`: of a manifest, else None; `session`: None if it is
+    the device's own (a key-rollover)."""
 
     @property
     def id(self) -> int: ...
     @property
     def kind(self) -> str: ...
     @property
-    def session(self) -> str: ...
+    def session(self) -> str | None: ...
     @property
     def revision(self) -> int | None: ...
     @property
@@ -151,6 +153,8 @@ class Courier(Generic[ItemT]):
             await self._take(item, envelope)
 
     async def _send(self, item: ItemT) -> bytes | None:
+        if item.session is None:
+            return await self._client.put_rollover(item.body, item.digest)
         if item.kind == SESSION_DISPOSITION:
             return await self._client.put_disposition(item.session, item.body, item.digest)
         if item.revision is None:
@@ -213,6 +217,7 @@ def unreadable(item: OutboxItem) -> str | None:
     """What is wrong with an item as our own store gives it, in plain words; None if it can be sent."""
     known = (item.kind in (SESSION_OPEN, SESSION_DISPOSITION) and item.revision is None) \
         or (item.kind == SESSION_MANIFEST and item.revision is not None)
+    known = known if item.session is not None else item.kind == KEY_ROLLOVER
     if not known:
         return f"an outbox item of an unknown kind ({item.kind}); it is kept"
     try:

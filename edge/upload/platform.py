@@ -227,6 +227,10 @@ class PlatformClient:
         answer = await self._put(f"/sessions/{quote(session, safe='')}/disposition", envelope, f"session-disposition:{digest}")
         return _envelope(answer)
 
+    async def put_rollover(self, envelope: bytes, digest: str) -> bytes:
+        """Hand in the old key's word that another signs after it. Returns the receipt's envelope, unverified."""
+        return _envelope(await self._put(f"{self._room}/rollovers/{digest}", envelope, f"key-rollover:{digest}"))
+
     async def receipt(self, session: str, revision: int) -> bytes | None:
         """The receipt of a manifest revision that was answered with 202; None while it is not decided."""
         answer = await self._call("GET", f"{_manifest_path(session, revision)}/receipt", ENVELOPE_BYTES)

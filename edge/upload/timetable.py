@@ -55,7 +55,10 @@ class Timetable:
         """For ever. Leaves only with an error of the callables, which are the room's to judge."""
         while True:
             self._woken.clear()
-            await pause(self._clock, await self.step(), self._woken)
+            wait_s = await self.step()
+            if self._failures:          # its own first answer called the line back, before another call failed: no reason to hurry
+                self._woken.clear()
+            await pause(self._clock, wait_s, self._woken)
 
     async def step(self) -> float:
         """One round. Returns the seconds until the next."""

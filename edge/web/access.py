@@ -92,6 +92,11 @@ RULES: Mapping[tuple[str, str], frozenset[str]] = {
     ("GET", "/archive/{session_id}"): frozenset({AUDITOR}),
     ("POST", "/archive/{session_id}/verify"): frozenset({AUDITOR}),
     ("GET", "/archive/{session_id}/play/{stream}"): frozenset({AUDITOR}),
+    ("GET", "/archive/{session_id}/dossier"): frozenset({AUDITOR}),         # whole names and pictures: for paper
+    ("GET", "/archive/{session_id}/picture/{stream}/{seq}.jpg"): frozenset({AUDITOR}),
+    ("POST", "/archive/{session_id}/dossier"): frozenset({AUDITOR}),
+    ("POST", "/archive/{session_id}/dossier.pdf"): frozenset({AUDITOR}),
+    ("POST", "/archive/find"): frozenset({AUDITOR}),                        # posted: no number in an address
     ("GET", "/media/{session_id}/{stream}.m3u8"): frozenset({AUDITOR}),
     ("GET", "/media/{session_id}/{stream}/{seq}.mp4"): frozenset({AUDITOR}),
     ("GET", "/keeping"): frozenset({AUDITOR, SYSADMIN}),

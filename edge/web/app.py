@@ -15,7 +15,23 @@ from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse,
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from edge.room import Refusal, Room
-from edge.web import access, acts, auditor, classroom, displays, exceptions, imports, keeping, live, media, news, proctor, search, sheets
+from edge.web import (
+    access,
+    acts,
+    auditor,
+    classroom,
+    displays,
+    dossier,
+    exceptions,
+    imports,
+    keeping,
+    live,
+    media,
+    news,
+    proctor,
+    search,
+    sheets,
+)
 from edge.web.browser import HEADERS, BrowserRules
 from edge.web.desk import Desk, Gauges, Web
 from edge.web.once import Once
@@ -51,7 +67,8 @@ def build_web(room: Room, desk: Desk) -> FastAPI:
         return FileResponse(served[name], media_type=_KINDS[served[name].suffix], headers={"Cache-Control": "no-cache"})
 
     app.get("/static/{name:path}")(static)
-    for part in (access, proctor, acts, auditor, displays, media, live, news, search, sheets, classroom, imports, exceptions, keeping):
+    for part in (access, proctor, acts, auditor, dossier, displays, media, live, news, search, sheets, classroom, imports, exceptions,
+                 keeping):
         part.add_routes(app)
     return app
 

@@ -34,7 +34,8 @@ class Group(StrEnum):
 class Counts:
     """The groups' sizes: admitted + doubtful + refused + missing = expected, always.
 
-    Beside them: `seatless` of the expected have no seat; `late` of those who are here came after the planned start; `out`: who is
+    Beside them: `seatless` have no seat (of the expected, and of those let in from outside the list);
+    `late` of those who are here came after the planned start; `out`: who is
     here and has left, for a while or for good; `added`: let in from outside the list; `turned_away`: how
     often a card at the door let nobody in, also of people who are on no list.
     """
@@ -90,6 +91,7 @@ def counts(room: Room, session: Session) -> Counts:
         admission = session.admitted.get(candidate.candidate_id)
         late += admission is not None and late_min(session, admission.at) > 0
         seatless += (admission.seat if admission else session.seats.get(candidate.candidate_id, candidate.seat)) is None
+    seatless += sum(a.seat is None for who, a in session.admitted.items() if who.startswith(OFF_ROSTER))
     return Counts(len(candidates), sizes[Group.ADMITTED], sizes[Group.DOUBTFUL], sizes[Group.REFUSED], sizes[Group.MISSING], seatless,
                   late, sum(a.left is not None for a in session.admitted.values()),
                   sum(each.startswith(OFF_ROSTER) for each in session.admitted), session.refusals)

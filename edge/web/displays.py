@@ -30,7 +30,10 @@ def gate(request: Request) -> Response:
     there = verdict.session if verdict and verdict.session else web.room.state.live
     is_class = attendance.is_class(web.room.state.sessions.get(there or ""))
     is_open = _is_open(web.room)
-    if verdict is None:
+    broken = bool(is_open and views.reader_fault(web.room))
+    if verdict is None and broken:
+        beside = web.texts.say(other, "gate.reader-lost")
+    elif verdict is None:
         idle, shut = ("gate.class-idle", "class.closed") if is_class else ("gate.idle", "gate.closed")
         beside = web.texts.say(other, idle if is_open else shut)
     else:
@@ -38,7 +41,7 @@ def gate(request: Request) -> Response:
                                 room=verdict.room, time=local_time(verdict.time_us, "%H:%M") if verdict.time_us else "")
         if verdict.seat and verdict.code in ("OK", "E-NO-CARD"):
             beside += " · " + web.texts.say(other, "verdict.seat", seat=verdict.seat)
-    return page(request, "gate.html", verdict=verdict, open=is_open, beside=beside,
+    return page(request, "gate.html", verdict=verdict, open=is_open, broken=broken, beside=beside,
                 is_class=is_class, **views.shown(web.room, verdict))
 
 

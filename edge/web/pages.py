@@ -57,15 +57,19 @@ def language_of(request: Request, wanted: str = "") -> str:
 
 
 def page(request: Request, template: str, status: int = 200, **view: object) -> HTMLResponse:
+    """An answer that is the filled template."""
+    return HTMLResponse(rendered(request, template, **view), status)
+
+
+def rendered(request: Request, template: str, **view: object) -> str:
     """The template, filled. `view` is the page's own; what every page needs is added here."""
     web, language = cast(Web, request.app.state.web), language_of(request)
     who = getattr(request.state, "who", None)
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    text = _environment().get_template(template).render({
+    return _environment().get_template(template).render({
         "t": partial(web.texts.say, language), "w": partial(web.texts.word, language), "language": language,
         "other_language": next(each for each in LANGUAGES if each != language), "who": who, "desk": web.desk, "path": path,
         "now_us": web.room.clock.now().utc_us, "strip": views.strip(web, language) if who else [], **view})
-    return HTMLResponse(text, status)
 
 
 def is_htmx(request: Request) -> bool:

@@ -5,7 +5,7 @@ Callers: `exceptions`, `proctor` (the close page's unresolved list).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from edge.room import Room
@@ -23,7 +23,10 @@ LIGHTS = {Group.ADMITTED: OK, Group.DOUBTFUL: WARN, Group.REFUSED: BAD, Group.MI
 
 @dataclass(frozen=True, slots=True)
 class Someone:
-    """A candidate as the pages of exceptions show him: masked, with where he stands. `photo`: name of the picture taken at the door."""
+    """A candidate as the pages of exceptions show him: masked, with where he stands. `photo`: name of the picture taken at the door.
+
+    `full_name`: for the pages on which somebody compares the person with the list.
+    """
 
     candidate_id: str
     name: str
@@ -42,6 +45,8 @@ class Someone:
     no_photo: str = ""
     turned_away: str = ""
     added: bool = False
+    full_name: str = ""
+    doubt_reason: str = ""
 
 
 def someone(session: Session, candidate: Candidate) -> Someone:
@@ -51,11 +56,11 @@ def someone(session: Session, candidate: Candidate) -> Someone:
     told = (who, mask_name(candidate.name), mask_number(candidate.number), candidate.admission_no[-5:], door.seat_of(session, candidate),
             candidate.trade or "", group, LIGHTS[group])
     if admission is None:
-        return Someone(*told, turned_away=session.turned_away.get(who, ""))
+        return Someone(*told, turned_away=session.turned_away.get(who, ""), full_name=candidate.name)
     fact = admission.fact if isinstance(admission.fact, e.CandidateAdmitted) else None
     return Someone(*told, admission.method, (fact.exception if fact else "") or "", admission.at.utc_us, admission.left, admission.doubt,
                    PurePosixPath(fact.photo).name if fact and fact.photo else "", (fact.no_photo if fact else "") or "",
-                   added=candidate.off_roster)
+                   added=candidate.off_roster, full_name=candidate.name)
 
 
 def everybody(room: Room, session: Session) -> list[Someone]:
@@ -68,5 +73,6 @@ def everybody(room: Room, session: Session) -> list[Someone]:
 
 
 def doubted(room: Room, session: Session) -> list[Someone]:
-    """Everybody about whom there is or was a doubt, open ones first."""
-    return [person for person in everybody(room, session) if person.doubt is not None]
+    """Everybody about whom there is or was a doubt, open ones first, with the reason that was given."""
+    reasons = {row.event.candidate_id: row.event.reason for row in room.events(session.id) if isinstance(row.event, e.IdentityDoubted)}
+    return [replace(person, doubt_reason=reasons.get(person.candidate_id) or "") for person in everybody(room, session) if person.doubt]

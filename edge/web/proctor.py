@@ -143,7 +143,7 @@ def show_cancel(request: Request, session_id: str) -> Response:
     session = session_of(web, session_id)
     if session.state not in (State.PLANNED, State.PREFLIGHT):
         return go(request, page_path(session))
-    return session_view(request, "calloff.html", session, family="cancel", act="cancel")
+    return session_view(request, "calloff.html", session, family="class-cancel" if attendance.is_class(session) else "cancel", act="cancel")
 
 
 # ---- the session ----------------------------------------------------------------------------------------------------------
@@ -164,7 +164,8 @@ def strangers_of(web: Web, session: Session) -> list[attendance.Stranger]:
 
 
 def verdict_facts(web: Web, session: Session) -> dict[str, Any]:
-    return {"verdict": (verdict := views.verdict_of(web.room, session)), **views.shown(web.room, verdict),
+    verdict = views.verdict_of(web.room, session)
+    return {"reader_fault": views.reader_fault(web.room), "verdict": verdict, **views.shown(web.room, verdict),
             "advice": advice.of_verdict(web.room, session, verdict)}
 
 
@@ -177,6 +178,7 @@ def show_run(request: Request, session_id: str) -> Response:
     return session_view(request, "run.html", session, tiles=views.tiles(web, language), counts=attendance.counts(web.room, session),
                 entries=views.entries(web.room, session, 20),
                 strangers=strangers_of(web, session), flagged=advice.to_look_at(web.room, session), started_us=started,
+                **verdict_facts(web, session), cutoff_us=started + session.plan.late_cutoff_min * 60_000_000,
                 opened_us=session.opened.at.utc_us,
                 end_us=started + session.plan.duration_min * 60_000_000)
 

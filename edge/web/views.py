@@ -1,5 +1,6 @@
 """What the templates need, made from what the Room says: device strip, stream tiles, session facts. Reads only; no sentence is made
 up here, words come from the texts. Callers: `pages` and the handlers; may run beside the event loop (all reads are of snapshots).
+(More than 400 lines: all that the pages show of devices and sessions, one short function each.)
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def strip(web: Web, language: str) -> list[Device]:
     """The footer: reader, pictures, sound, storage, clock, platform. The order never changes: the eye knows the place."""
     t, w = partial(web.texts.say, language), partial(web.texts.word, language)
     return [_reader(web.room, t, w), *_streams(tiles(web, language), t, w), _storage(web, t, w),
-            _clock(web.room, web.gauges.clock_state(), t), _platform(web.room, t, w)]
+            _clock(web.room, web.gauges.clock_state(), t), _platform(web.room, t, w), *_signature(web.room, t, w)]
 
 
 Say = Callable[..., str]
@@ -142,6 +143,12 @@ def _reader(room: Room, t: Say, w: Say) -> Device:
     if status.state == "starting":
         return Device("reader", WARN, t("strip.reader-starting"))
     return Device("reader", BAD, t("strip.reader-lost", reason=w("reason", status.last_fault or "unknown")))
+
+
+def reader_fault(room: Room) -> str:
+    """Why no card can be read; empty while the reader answers or is only starting."""
+    status = room.instruments.reader()
+    return "" if status.state in ("ok", "starting") else status.last_fault or "unknown"
 
 
 def _streams(wall: Sequence[Tile], t: Say, w: Say) -> list[Device]:
@@ -216,6 +223,19 @@ def _platform(room: Room, t: Say, w: Say) -> Device:
     if backlog.parked:
         return Device("platform", WARN, t("strip.platform-parked", count=backlog.parked))
     return Device("platform", OK, t("strip.platform-waiting" if backlog.waiting else "strip.platform", count=backlog.waiting))
+
+
+def _signature(room: Room, t: Say, w: Say) -> list[Device]:
+    """The device's key, only while something is wrong with it: nobody in the room need know otherwise that there is one."""
+    lost, certificate = room.state.signer_lost, room.state.certificate
+    if lost is not None:
+        return [Device("signature", BAD, t("strip.signer-lost", reason=w("reason", lost.reason)))]
+    days = None if certificate is None else (certificate.until_utc_us - room.clock.now().utc_us) // (86_400 * 1_000_000)
+    if days is None or days > preflight.CERTIFICATE_DAYS:
+        return []
+    if days < 0:
+        return [Device("signature", BAD, t("strip.certificate-expired"))]
+    return [Device("signature", WARN, t("strip.certificate-expiring", days=days))]
 
 
 # ---- sessions -------------------------------------------------------------------------------------------------------------
@@ -328,12 +348,12 @@ def shown(room: Room, verdict: DoorVerdict | None) -> dict[str, Any]:
     session = room.state.sessions.get(verdict.session or "") if verdict else None
     late = attendance.late_min(session, verdict.at) if verdict and session and attendance.is_class(session) else 0
     if verdict is None:
-        return {"verdict_light": "", "verdict_sound": "", "verdict_late": 0, "verdict_card": ""}
+        return {"verdict_light": "", "verdict_sound": "", "verdict_late": 0, "verdict_card": "", "verdict_running": False}
     live = room.state.sessions.get(room.state.live or "")
     quiet = live is not None and live.state is State.RUNNING
     card = hashlib.sha256(verdict.subject.encode()).hexdigest()[:8] if verdict.subject else ""
     return {"verdict_light": light_of(verdict, session, late), "verdict_sound": "" if quiet else SOUND.get(verdict.code, "error"),
-            "verdict_late": late, "verdict_card": card}
+            "verdict_late": late, "verdict_card": card, "verdict_running": quiet and not attendance.is_class(session)}
 
 
 def light_of(verdict: DoorVerdict, session: Session | None, late_min: int) -> str:

@@ -356,6 +356,28 @@ async def test_garbage_is_no_answer(line: Line, device: Device) -> None:
     assert await line.client.put_open(session, opened.envelope, opened.digest)
 
 
+async def test_the_old_keys_word_for_the_new_one(line: Line, device: Device, authority: Authority,
+                                                 another_device: Callable[[str], Device]) -> None:
+    after = another_device(device.id)                   # the same name, another key
+    said = device.rollover(after.signer.chain_pem, 3)
+    _payload_schema("rollover").validate(json.loads(base64.b64decode(json.loads(said.envelope)["payload"])))
+    given = await line.client.put_rollover(said.envelope, said.digest)
+    answer = receipt(given, authority)
+    assert (answer["kind"], answer["digest"], answer["device"], "session_id" in answer) == ("key-rollover", said.digest, device.id, False)
+    assert await line.client.put_rollover(said.envelope, said.digest) == given
+    stranger = another_device("another-box")
+    for envelope, digest, code in ((said.envelope, "0" * 64, "other-digest"),
+                                   (stranger.rollover(after.signer.chain_pem).envelope, said.digest, "envelope-payload"),
+                                   (device.rollover(after.signer.chain_pem, room="000000-KD01-R02").envelope, said.digest, "wrong-room"),
+                                   (device.open("S20200101-KD01-R01-77").envelope, said.digest, "envelope-type")):
+        with pytest.raises(PlatformRefused) as refused:
+            await line.client.put_rollover(envelope, digest)
+        assert (refused.value.status, refused.value.code) == (422, code)
+    session = (await first_plan(line))["session_id"]
+    opened = after.open(session)
+    assert receipt(await line.client.put_open(session, opened.envelope, opened.digest), authority)["prev_receipt"], "one row of receipts"
+
+
 async def test_requests_beside_the_contract(line: Line, device: Device) -> None:
     base = f"{line.base}/edge/v1"
     session = (await first_plan(line))["session_id"]
@@ -373,7 +395,7 @@ async def test_requests_beside_the_contract(line: Line, device: Device) -> None:
 
 async def test_every_operation_of_the_contract_is_there(line: Line) -> None:
     for template, operations in CONTRACT["paths"].items():
-        path = template.format(roomCode=ROOM, planId="P1", sessionId="S20260101-KD01-R01-01", revision=1)
+        path = template.format(roomCode=ROOM, planId="P1", sessionId="S20260101-KD01-R01-01", revision=1, digest="0" * 64)
         for method in operations:
             answer = await line.http.request(method, f"{line.base}/edge/v1{path}")
             assert answer.headers["content-type"] == "application/problem+json" and answer.json()["code"] not in ("", None), template

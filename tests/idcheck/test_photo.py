@@ -31,7 +31,11 @@ SOURCE = r"""
 #include <string.h>
 #include <fcntl.h>
 #include <unistd.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 enum { RAW = 38556, BMP = 38862 };
 
@@ -73,6 +77,20 @@ int nosy(const char *wlt, int bytes, char *out, int *n) {   /* the first bytes s
     char *const none[] = {0};
     out[4] = execve("/bin/true", none, none) == 0;
     out[5] = open("/proc/self/mem", O_RDWR) >= 0;
+    return 1;
+}
+int meddles(const char *wlt, int bytes, char *out, int *n) {    /* with its parent, which has the same user as the room and the recorder */
+    struct rlimit same;
+    int them = getppid(), child, how = 0;
+    raw(wlt, bytes, out, n);
+    out[0] = kill(them, 0) == 0;
+    out[1] = syscall(SYS_tgkill, them, them, 0) == 0;
+    out[2] = prlimit(them, RLIMIT_NOFILE, 0, &same) == 0;
+    out[3] = setpriority(PRIO_PROCESS, them, getpriority(PRIO_PROCESS, them)) == 0;
+    if ((child = fork()) == 0) _exit(setsid() > 0);     /* out of the group that is ended with it */
+    waitpid(child, &how, 0);
+    out[4] = WEXITSTATUS(how);
+    out[5] = prlimit(0, RLIMIT_NOFILE, 0, &same) != 0;  /* its own it may look at */
     return 1;
 }
 """
@@ -151,6 +169,11 @@ async def test_it_gets_at_no_network_no_file_and_no_other_program(library: Path,
     picture = await decoder(library, "nosy").decode(WLT)
     assert list(picture[54:60]) == [0, 0, 0, 0, 0, 0]
     assert not (tmp_path / "stolen").exists()
+
+
+async def test_it_can_neither_end_nor_slow_the_room_nor_slip_out_of_its_group(library: Path) -> None:
+    picture = await decoder(library, "meddles").decode(WLT)
+    assert list(picture[54:60]) == [0, 0, 0, 0, 0, 0]
 
 
 async def test_the_cage_is_what_keeps_it_from_them(library: Path, tmp_path: Path) -> None:

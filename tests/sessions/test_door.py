@@ -105,7 +105,7 @@ TABLE: tuple[tuple[str, Identity, Doorway, Code, str | None], ...] = (
     ("in already, and late", card("样例甲"), replace(LATE, session=session(State.RUNNING, came("样例甲"))), Code.DUPLICATE, None),
     ("went out, and is back", card("样例甲"), doorway(session(State.RUNNING, OUT)), Code.RETURNED, None),
     ("back after the cut-off", card("样例甲"), replace(LATE, session=session(State.RUNNING, OUT)), Code.RETURNED, None),
-    ("left for good", card("样例甲"), doorway(session(State.RUNNING, came("样例甲", out=True, final=True))), Code.DUPLICATE, None),
+    ("left for good", card("样例甲"), doorway(session(State.RUNNING, came("样例甲", out=True, final=True))), Code.GONE, None),
     ("on hold", card("样例甲"), doorway(session(), roster(candidate("样例甲", on_hold=True))), Code.HOLD, None),
     ("on hold, and the card has expired", card("样例丑"), doorway(session(), roster(candidate("样例丑", on_hold=True))), Code.HOLD, None),
     # the papers
@@ -230,7 +230,8 @@ def test_u6_whoever_comes_in_next_gets_no_seat_that_is_taken(given_seats: dict[s
 
 
 @pytest.mark.parametrize(("text", "fit"), [("1", True), ("A17", True), ("17号", True), ("12345678", True), ("", False),
-                                           ("123456789", False), ("1 7", False), ("1\n", False), ("<b>", False), ("\u202e1", False)])
+                                           ("123456789", False), ("1 7", False), ("1\n", False), ("<b>", False), ("\u202e1", False),
+                                           ("７", False), ("A-7", True)])
 def test_what_a_seat_can_be_called(text: str, fit: bool) -> None:
     assert is_seat(text) is fit
 

@@ -25,6 +25,7 @@ STAFF = {"T001": "chief", "T002": "proctor", "T003": "proctor"}
 DEVICE_KINDS = {e.DaemonStarted, e.ClockStepped, e.ReaderLost, e.ReaderBack, e.StreamLost, e.StreamBack, e.PlatformLost, e.PlatformBack,
                 e.IdleFootageExpired, e.DisposalHalted, e.DisposalResumed, e.DisposalApproved, e.SpaceLow, e.SpaceBack,
                 e.StreamImpaired, e.StreamRestored, e.PlaybackProbed}
+DEVICE_KINDS |= {e.KeyRolled, e.KeyReplaced, e.CertificateExpiring, e.SignerLost, e.SignerBack}
 RANK = {state: rank for rank, state in enumerate(State)}
 
 BODIES: dict[type[e.Event], dict[str, Any]] = {
@@ -77,6 +78,13 @@ BODIES: dict[type[e.Event], dict[str, Any]] = {
     e.DisposalHalted: {"reason": "too-much", "sessions": 1, "bytes": 1}, e.DisposalResumed: {},
     e.DisposalApproved: {"by": "A001", "sessions": ("S1",), "bytes": 1},
     e.SpaceLow: {"reason": "timetable", "free_bytes": 1, "needed_bytes": 2, "foreign_bytes": 0}, e.SpaceBack: {"free_bytes": 9},
+}
+
+BODIES |= {
+    e.KeyRolled: {"digest": "d1", "old_cert_sha256": "0", "new_cert_sha256": "1", "from_session_seq": 2},
+    e.KeyReplaced: {"old_cert_sha256": "0", "new_cert_sha256": "1"},
+    e.CertificateExpiring: {"cert_sha256": "0", "until_utc_us": 1, "days": 30},
+    e.SignerLost: {"reason": "no-answer"}, e.SignerBack: {},
 }
 
 KINDS: list[type[e.Event]] = [e.KINDS[name] for name in sorted(e.KINDS)]
@@ -531,3 +539,17 @@ class Histories(RuleBasedStateMachine):
 
 Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestHistories = Histories.TestCase
+
+
+def test_what_is_known_of_the_devices_key() -> None:
+    room = RoomState()
+    for each in (fact(e.DaemonStarted, None), fact(e.CertificateExpiring, None), fact(e.SignerLost, None), fact(e.KeyRolled, None)):
+        room = step(room, each)
+    assert room.certificate and room.signer_lost and room.rollovers[0].digest == "d1"
+    answer = fact(e.ReceiptVerified, None, answers="key-rollover", digest="d1", revision=None)
+    room = step(step(room, answer), fact(e.SignerBack, None))
+    assert room.rollover_receipts == {"d1": answer} and room.signer_lost is None
+    assert step(room, fact(e.DaemonStarted, None)).certificate == room.certificate, "the same certificate is warned of once"
+    assert step(room, fact(e.DaemonStarted, None, cert_sha256="1")).certificate is None
+    with pytest.raises(IllegalStep):
+        step(room, fact(e.ReceiptVerified, None))

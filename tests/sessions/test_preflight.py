@@ -48,7 +48,7 @@ def test_a_good_room_is_ready() -> None:
     found = judge(GOOD)
     assert found.result is Result.READY and found.red == ()
     assert [i.key for i in found.items] == ["roster", "reader", "stream:cam-front", "stream:cam-back", "stream:mic", "sound", "storage",
-                                            "playback", "clock", "platform", "staff", "exits"]
+                                            "playback", "clock", "platform", "signature", "staff", "exits"]
     assert not any(i.waivable for i in found.items), "what is green needs no waiver"
 
 
@@ -56,6 +56,11 @@ def test_a_good_room_is_ready() -> None:
     ("roster", {"roster_source": None}, "red", "roster-missing"),
     ("roster", {"roster_source": None, "roster_refused": "signature"}, "red", "roster-refused"),
     ("roster", {"plan_is_today": False}, "red", "roster-not-today"),
+    ("signature", {"certificate_until_us": 31 * 24 * H}, "green", "signature-ok"),
+    ("signature", {"certificate_until_us": 31 * 24 * H - 1}, "amber", "certificate-expiring"),
+    ("signature", {"certificate_until_us": 0}, "amber", "certificate-expiring"),
+    ("signature", {"certificate_until_us": 0, "now_utc_us": 1}, "red", "certificate-expired"),
+    ("signature", {"signer_lost": "no-answer"}, "red", "signer-lost"),
     ("roster", {"roster_age_us": 12 * H}, "green", "roster-ok"),
     ("roster", {"roster_age_us": 12 * H + 1}, "amber", "roster-old"),
     ("roster", {"roster_source": "drill", "roster_age_us": 99 * H}, "green", "roster-drill"),

@@ -30,7 +30,8 @@ def test_nobody_twice() -> None:
 
 
 def test_what_they_are_for() -> None:
-    assert [p.name for p in PEOPLE if not p.in_session] == ["样例辛"]
+    assert [p.name for p in PEOPLE if not p.in_session] == ["样例辛", "样例寅", "样例卯"]
+    assert [p.name for p in PEOPLE if p.on_hold] == ["样例寅"] and [p.name for p in PEOPLE if p.other_room] == ["样例卯"]
     assert [p.name for p in PEOPLE if p.seat is None] == ["样例䶮"]
     assert [p.name for p in PEOPLE if p.identity().expired(TODAY)] == ["样例丑"]
     assert [(p.name, p.theory_passed_months_ago) for p in PEOPLE if p.theory_passed_months_ago] == [("样例庚", 13)]

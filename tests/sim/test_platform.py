@@ -81,7 +81,7 @@ async def test_the_first_batch_starts_now_and_the_plans_are_kept(authority: Auth
     day = datetime.fromtimestamp(parse_utc(first[0]["scheduled_start"]) / US, UTC)
     assert [each["session_id"] for each in first] == [f"S{day:%Y%m%d}-KD01-R01-01", f"S{day:%Y%m%d}-KD01-R01-02"]
     assert {each["retention_policy"] for each in first} == {"RP-SPECIAL-6Y"} and first[0]["duration_min"] == 120
-    assert first[0]["trade"] == ["1.2", "2.1", "3.1"] and first[1]["roster_count"] == 1
+    assert first[0]["trade"] == ["1.2", "2.1", "3.1"] and first[1]["roster_count"] == 2
 
 
 @pytest.mark.parametrize(("now", "starts"), [
@@ -104,8 +104,10 @@ async def test_rosters_are_signed_and_hold_who_belongs_there(authority: Authorit
         assert payload["session_id"] == plan["session_id"] and answer.headers["etag"] == plan["roster_etag"]
         assert len(payload["candidates"]) == plan["roster_count"] and all(each["demo"] for each in payload["candidates"])
     here, later = (parse_roster(payload) for payload in payloads)
-    away = BY_NAME["样例辛"].id_no
-    assert set(here.by_number) == {person.id_no for person in BY_NAME.values()} - {away} and set(later.by_number) == {away}
+    away, held, next_door = (BY_NAME[name].id_no for name in ("样例辛", "样例寅", "样例卯"))
+    assert set(here.by_number) == {person.id_no for person in BY_NAME.values()} - {away, held, next_door}
+    assert set(later.by_number) == {away, held} and later.by_number[held].on_hold
+    assert {number: place.room_code for number, place in here.elsewhere.items()} == {next_door: "000000-KD01-R02"}
     assert here.by_number[BY_NAME["样例甲"].id_no].seat == "01" and here.by_number[BY_NAME["样例䶮"].id_no].seat is None
     assert len({each["admission_no"] for each in payloads[0]["candidates"]}) == len(payloads[0]["candidates"])
 
@@ -126,6 +128,19 @@ async def test_a_demo_never_runs_out_of_sessions(authority: Authority, device: D
         await caller.run(device, second["session_id"], 3)
         fourth = (await caller.plans())[3]
         assert fourth["session_id"].endswith("-04") and fourth["scheduled_start"][11:16] == "13:30"
+
+
+async def test_a_class_is_published_when_asked_for(authority: Authority, tmp_path: Path) -> None:
+    clock = clock_at(9, 0, 20)
+    async with platform(authority, tmp_path, clock) as caller:
+        await caller.plans()
+        asked = (await caller.http.post("http://127.0.0.1/sim/class")).json()
+        listed = await caller.plans()
+        assert asked["session"] == listed[2]["session_id"] and listed[2]["scheduled_start"][11:16] == "09:01"
+        assert (listed[2]["session_type"], listed[2]["retention_policy"]) == ("training_class", "RP-CLASS-3Y")
+        assert listed[2]["roster_count"] == 11
+        roster = await caller.http.get(f"/plans/{listed[2]['plan_id']}/roster")
+    assert open_envelope(roster.content, authority.root_pem, ROSTER, "platform", clock.now().utc_us)[0]["session_id"] == asked["session"]
 
 
 async def test_a_batch_nobody_ran_lapses(authority: Authority, tmp_path: Path) -> None:

@@ -124,6 +124,10 @@ def test_what_the_design_rests_on(name: str) -> None:
     assert "ProcSubset" not in unit  # would hide the boot id
 
 
+def test_a_helper_that_runs_out_of_memory_is_not_the_rooms_end() -> None:
+    assert settings("edge.service")["OOMPolicy"] == ["continue"]  # tried in test_memory_vm.py
+
+
 def test_each_sees_only_its_devices() -> None:
     recorder, room = (set(settings(name)["DeviceAllow"]) for name in NAMES)
     assert recorder == {"char-video4linux rw", "char-alsa rw"}
@@ -140,3 +144,35 @@ def test_the_verb_exists(name: str) -> None:
     done = subprocess.run([sys.executable, *arguments[:3], "--help"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "--config" in done.stdout
+
+
+# ---- the device's key elsewhere than in a file ------------------------------------------------------------------------------
+
+DROP_INS = sorted((UNITS / "drop-ins").glob("key-*.conf"))
+
+
+@pytest.mark.parametrize("drop_in", DROP_INS, ids=lambda path: path.stem)
+def test_a_key_elsewhere_leaves_the_unit_tight(root: Path, drop_in: Path) -> None:
+    folder = root / "etc/systemd/system/edge.service.d"
+    folder.mkdir()
+    shutil.copy(drop_in, folder)
+    done = verify(root, "edge.service")
+    assert complaints(root, done) == [] and done.returncode == 0, done.stderr
+    whole = root / "whole" / "edge.service"
+    whole.parent.mkdir()
+    whole.write_text((UNITS / "edge.service").read_text(encoding="utf-8") + drop_in.read_text(encoding="utf-8"), encoding="utf-8")
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE_MOST}", str(whole)]
+    scored = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert scored.returncode == 0, scored.stdout[-2000:]
+
+
+def test_systemd_would_notice_a_wrong_drop_in(root: Path) -> None:
+    folder = root / "etc/systemd/system/edge.service.d"
+    folder.mkdir()
+    text = (UNITS / "drop-ins" / "key-credential.conf").read_text(encoding="utf-8")
+    (folder / "wrong.conf").write_text(text.replace("LoadCredentialEncrypted", "LoadCredentialEncripted"), encoding="utf-8")
+    assert any("LoadCredentialEncripted" in line for line in complaints(root, verify(root, "edge.service")))
+
+
+def test_there_is_a_drop_in_for_each_place() -> None:
+    assert [path.stem for path in DROP_INS] == ["key-credential", "key-token", "key-tpm2"]

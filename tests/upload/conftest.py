@@ -27,7 +27,7 @@ class Item:
 
     id: int
     kind: str
-    session: str
+    session: str | None
     revision: int | None
     digest: str
     body: bytes
@@ -43,7 +43,7 @@ class MemoryOutbox:
 
     items: dict[int, Item] = field(default_factory=dict)
 
-    def add(self, kind: str, session: str, revision: int | None, digest: str, body: bytes) -> int:
+    def add(self, kind: str, session: str | None, revision: int | None, digest: str, body: bytes) -> int:
         number = len(self.items) + 1
         self.items[number] = Item(number, kind, session, revision, digest, body)
         return number

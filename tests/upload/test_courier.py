@@ -84,6 +84,16 @@ async def test_announcements_go_before_manifests_and_each_gets_its_receipt(aroun
     assert around.facts == []
 
 
+async def test_what_is_the_devices_own_goes_its_own_way(around: Surroundings, device: Device) -> None:
+    post, said = Post(around), device.rollover(device.signer.chain_pem)
+    around.outbox.add("key-rollover", None, None, said.digest, said.envelope)
+    stray = around.outbox.add("session-open", None, None, said.digest, said.envelope)
+    async with post.running():
+        await around.clock.pass_time(5)
+    assert [(item.kind, payload["kind"]) for item, payload in post.taken] == [("key-rollover", "key-rollover")]
+    assert around.outbox.items[stray].state == "parked" and "unknown kind" in around.outbox.items[stray].error
+
+
 async def test_three_days_without_a_line_lose_nothing_and_give_nothing_up(around: Surroundings, device: Device) -> None:
     around.province.unplugged = True
     for number in range(1, 4):

@@ -104,6 +104,19 @@ async def test_one_roster_in_trouble_does_not_hide_the_others(around: Surroundin
     assert [plan_id[-4:] for plan_id in room.rosters] == ["0002", "0001"]
 
 
+async def test_a_roster_that_always_fails_is_not_asked_for_without_rest(around: Surroundings) -> None:
+    """The list of plans answers each time, so the line is up and down in every round: the pauses grow all the same."""
+    room = Room(around)
+    around.province.choking_on = "-0001/roster"
+    task = asyncio.ensure_future(room.timetable.run())
+    await around.go(600, step_s=1)
+    asked = sum("/plans?" in each or each.endswith("/plans") for each in around.province.requests)
+    assert 3 <= asked <= 40, asked
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
 async def test_a_plan_that_does_not_fit_does_not_hide_the_others(around: Surroundings) -> None:
     room = Room(around)
     await room.timetable.step()

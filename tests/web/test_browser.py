@@ -209,12 +209,22 @@ def test_the_held_button_and_the_double_click(chromium: Browser, served: Served)
     page.mouse.dblclick(1250, 660)
     page.locator("form[action$='/end'] .hold").dblclick()
     assert hall.room.state.sessions[SESSION].state == "running"
+    page.fill("#pin", "9999")
+    page.locator("form[action$='/end'] .hold").focus()
+    page.keyboard.down("Enter")
+    page.wait_for_timeout(2400)
+    page.keyboard.up("Enter")
+    expect(page.locator("form[action$='/end'] .said")).to_contain_text("签名码不正确")
     page.fill("#pin", "1001")
+    page.locator("#pin").press("Enter")                          # a refused hold is used up, and Enter in a field is none
+    page.wait_for_timeout(500)
+    assert hall.room.state.sessions[SESSION].state == "running"
     page.locator("form[action$='/end'] .hold").focus()
     page.keyboard.down("Enter")
     page.wait_for_timeout(2400)
     page.keyboard.up("Enter")
     expect(page.locator(".state")).to_have_text("收尾")
+    chief.complaints = [each for each in chief.complaints if "403" not in each]         # the wrong PIN, told as the page tells it
     chief.close()
 
 

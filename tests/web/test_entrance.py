@@ -22,6 +22,7 @@ import pytest
 import edge.web
 from edge.clock import US
 from edge.evidence import manifest
+from edge.idcheck.reader import ReaderStatus
 from edge.sessions import events as e
 from edge.sessions.machine import Session
 from edge.sessions.roster import Candidate, Roster
@@ -349,6 +350,32 @@ async def test_the_sheets_have_everybody_and_never_a_full_number(hall: Hall, chi
 
 
 # ---- tones ----------------------------------------------------------------------------------------------------------------
+
+async def test_a_reader_that_is_pulled_out_shows_where_people_look(hall: Hall, chief: httpx.AsyncClient) -> None:
+    """Not in the footer alone: the display stops asking for cards, and staff are told what to do instead."""
+    await hall.to("checkin")
+    assert "请刷身份证" in (await chief.get("/gate")).text
+    hall.around.reader = ReaderStatus("lost", "SAM-000", "unplugged", 0)
+    gate, doors = (await chief.get("/gate")).text, (await chief.get(f"/s/{SESSION}/checkin")).text
+    assert "请刷身份证" not in gate and "请勿刷卡" in gate
+    assert "F2 人工核验" in doors and "读卡器没有应答" in doors
+    await hall.to("running")
+    assert "读卡器没有应答" in (await chief.get(f"/s/{SESSION}/run")).text
+    hall.around.reader = ReaderStatus("ok", "SAM-000", None, 0)
+    assert "读卡器没有应答" not in (await chief.get(f"/s/{SESSION}/run")).text
+
+
+async def test_the_running_page_shows_the_last_word_of_the_door(hall: Hall, chief: httpx.AsyncClient) -> None:
+    await hall.to("running")
+    await hall.card("样例乙", "000000198502150022")
+    page = (await chief.get(f"/s/{SESSION}/run")).text
+    shown = page[page.index('id="door-now"'):page.index('id="numbers"')]
+    assert "核验通过" in shown and "02" in shown and "样*乙" in shown and "停止入场" in shown
+    await hall.room.mark_left(SESSION, "C-0022", "T001", final=True, reason="身体不适")
+    await hall.card("样例乙", "000000198502150022")
+    assert "已离场" in (await chief.get(f"/s/{SESSION}/run")).text
+    assert "请到 02" not in (await chief.get("/gate")).text, "nobody who has left is sent to a seat"
+
 
 async def test_u23_there_is_no_tone_while_the_exam_runs_and_a_card_is_told_apart(hall: Hall) -> None:
     await hall.to("checkin")

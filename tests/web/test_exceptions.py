@@ -49,7 +49,7 @@ async def test_f2_from_the_tail_of_a_number_to_a_doubt(hall: Hall) -> None:
         await proctor.post(f"{BASE}/admit", data={"candidate": SECOND, "exception": "E-NO-CARD", "request_id": "r1"})
         assert sum(isinstance(r.event, e.CandidateAdmitted) for r in hall.room.events(SESSION)) == 1, "pressed twice is once"
         doors = (await proctor.get(f"{BASE}/checkin")).text
-        assert "已入场，身份待核" in doors and "· 人工" in doors and "存疑 1" in doors
+        assert "已入场，身份待核" in doors and "· 人工" in doors and "待核实 1" in doors
 
 
 @pytest.mark.parametrize(("said", "word"), [("999999", "名单中没有这个号码"), ("0022", "名单中没有这个号码"), ("", "名单中没有这个号码")])
@@ -202,6 +202,13 @@ def test_f2_with_the_keyboard_alone(chromium: Browser, served: Served) -> None:
     expect(page.locator("#verdict")).to_contain_text("身份待核")
     assert held_back(hall, SECOND)
     visitor.looks_right()
+    do(hall.card(*PEOPLE[0][:2]))
+    visitor.go(f"{BASE}/doubts")
+    do(hall.room.raise_doubt(SESSION, FIRST, "T003", "与照片不像"))
+    expect(page.locator("#open-count")).to_contain_text("2")     # what others do is seen without reloading
+    do(hall.room.sign_doubt(SESSION, FIRST, "T003", PINS["T003"]))
+    do(hall.room.sign_doubt(SESSION, FIRST, "T002", PINS["T002"]))
+    do(hall.room.settle_doubt(SESSION, FIRST, "T001", PINS["T001"], "cleared"))
     for staff in ("T002", "T003"):
         visitor.go(f"{BASE}/doubts")
         page.locator("#staff-1").focus()
@@ -209,13 +216,16 @@ def test_f2_with_the_keyboard_alone(chromium: Browser, served: Served) -> None:
         keys.press("Tab")
         keys.type(PINS[staff])
         keys.press("Enter")
-        expect(page.locator(".doubt")).to_contain_text("已签字 1/2" if staff == "T002" else "已签字 2/2")
+        expect(page.locator("#doubt-1")).to_contain_text("已签字 1/2" if staff == "T002" else "已签字 2/2")
     visitor.looks_right()
     page.locator("#settle-pin-1").focus()
     keys.type(PINS["T001"])
+    keys.press("Enter")                                         # not: escalate, which happens to be the first of the two
+    page.wait_for_timeout(300)
+    assert held_back(hall, SECOND)
     page.locator("button[value=cleared]").focus()
     keys.press("Enter")
-    expect(page.locator(".doubt h2")).to_contain_text("已核实")
+    expect(page.locator("#doubt-1 h2, #doubt-2 h2").filter(has_text="样例乙")).to_contain_text("已核实")
     for address in (f"{BASE}/people", f"{BASE}/person?candidate={FIRST}", f"{BASE}/person?candidate={SECOND}"):
         visitor.go(address)
         visitor.looks_right()

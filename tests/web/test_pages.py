@@ -128,6 +128,28 @@ async def test_the_strip_says_what_is_wrong_in_words(hall: Hall) -> None:
         assert 'id="cap-rear" class="bad"' in bad and "9.0 秒前" in bad
 
 
+async def test_the_devices_key_is_on_the_page_only_while_something_is_wrong_with_it(hall: Hall) -> None:
+    await hall.to("preflight")
+    now, day = hall.clock.now(), 86_400 * US
+
+    async def seen() -> tuple[str, str]:
+        async with hall.browser("T001") as chief:
+            return (await chief.get("/now")).text, (await chief.get(f"{S}/preflight")).text
+    strip, listed = await seen()
+    assert "证书" not in strip and "设备密钥正常" in listed
+    await hall.room.report(e.CertificateExpiring(at=now, cert_sha256="0" * 64, until_utc_us=now.utc_us + 7 * day + US, days=7))
+    strip, listed = await seen()
+    assert "设备证书还有 7 天到期" in strip and "请告知管理员" in listed
+    await hall.room.report(e.SignerLost(at=now, reason="no-answer"))
+    strip, listed = await seen()
+    assert "签名密钥不可用（没有应答）：录像照常" in strip and "恢复后补签" in listed
+    assert f"/s/{SESSION}/waive?item=signature" in listed, "chief and a second person may go on"
+    await hall.room.report(e.SignerBack(at=now))
+    await hall.room.report(e.CertificateExpiring(at=now, cert_sha256="0" * 64, until_utc_us=now.utc_us - US, days=-1))
+    strip, listed = await seen()
+    assert "设备证书已到期" in strip and "平台不会接受" in listed
+
+
 async def impair(hall: Hall, stream: str, rule: str) -> None:
     now = hall.clock.now()
     await hall.room.of_the_box(e.StreamImpaired(at=now, stream=stream, rule=rule, rules="rules/1", since_utc_us=now.utc_us - 60 * US))

@@ -27,6 +27,7 @@ from edge.sessions.door import BY_HAND, CHIEF_MAY
 from edge.sessions.machine import State
 from edge.sessions.roster import Code
 from edge.storage.staff import ROLES
+from edge.web import dossier
 from edge.web.acts import STATUS
 from edge.web.attendance import Group
 from edge.web.pages import CLASS_WORDS
@@ -82,25 +83,33 @@ WORDS: dict[str, set[str]] = {
     "code": {str(c) for c in Code}, "code-short": {str(c) for c in Code} | {str(mark) for mark in MARKS},
     "doubt-outcome": {"cleared", "escalated"}, "no-photo": {"no-camera", "no-picture", "not-kept"},
     "manual-why": {str(c) for c in BY_HAND | CHIEF_MAY} | {"E-NOT-ON-ROSTER", "E-PHOTO-DOUBT"},
-    "manual-not": {"E-DUPLICATE", "E-HOLD", "E-NOT-OPEN", "RETURNED"},
+    "manual-not": {"E-DUPLICATE", "E-GONE", "E-HOLD", "E-NOT-OPEN", "RETURNED"},
     "history": {"AdmissionRefused", "AttendanceCorrected-absent", "AttendanceCorrected-present", "CandidateAdmitted", "CandidateLeft",
                 "CandidateLeft-final", "CandidateReturned", "DoubtSettled-cleared", "DoubtSettled-escalated", "DoubtSigned",
                 "IdentityDoubted", "SeatAssigned"},
-    "code-next": {str(c) for c in Code} | {"OK-no-seat"}, "light": {OK, WARN, BAD, TODO}, "result": {str(r) for r in preflight.Result},
+    "code-next": {str(c) for c in Code} | {"OK-no-seat", "OK-running"},
+    "light": {OK, WARN, BAD, TODO}, "result": {str(r) for r in preflight.Result},
     "role": {*ROLES, "chief", "proctor", "assessor", "patrol"}, "outcome": {"completed", "aborted", "cancelled"},
     "session-kind": {"exam_theory", "exam_practical", "exam_teacher", "training_class", "drill"},
     "stream-state": {*STATES, "stale", "unknown"}, "clock-state": {"synced", "unsynced", "unknown"},
     "revision-state": {"signing", "uploading", "accepted", "rejected"}, "verify.verdict": {"PASS", "PASS WITH DECLARED GAPS", "FAIL"},
     "alarm": {*watchnote.RULES, preflight.NOT_WATCHED},
-    "preflight.item": {"roster", "reader", "sound", "storage", "playback", "clock", "platform", "staff", "exits"},
+    "preflight.item": {"roster", "reader", "sound", "storage", "playback", "clock", "platform", "signature", "staff", "exits"},
     "preflight.word": literals(Path(str(preflight.__file__)), {"Item"}, 2),
     "import-column": set(lines.COLUMNS), "import-fault": import_faults(),
     "refusal": refusal_words(), "refusal-next": refusal_words(),
     "reason": {*filter(None, watchnote.REASONS), *LOST_WORDS,
-               *UNREADABLE_WORDS, *END_REASONS, "not-recording", "unknown", "timeout", "refused", "unreachable"},
+               *UNREADABLE_WORDS, *END_REASONS, "not-recording", "unknown", "timeout", "refused", "unreachable",
+               "program-missing", "no-answer", "key-refused", "other-key"},
     "class-state": {str(s) for s in State}, "class-code": set(CLASS_WORDS), "class-code-short": set(CLASS_WORDS),
     "class-code-next": {*CLASS_WORDS, "OK-no-seat"}, "group": {str(g) for g in Group}, "class-group": {str(g) for g in Group},
     "method": {"id_card", "id_wedge", "manual", "corrected"},
+    "note": {"AttendanceCorrected-absent", "AttendanceCorrected-present", "CandidateAdmitted", "ClockStepped", "DoubtSettled-cleared",
+             "DoubtSettled-escalated", "DoubtSigned", "ExamEnded", "ExamStarted", "IdentityDoubted", "ReaderLost", "RosterAccepted",
+             "SeatAssigned", "SessionAmended", "SessionCancelled", "StreamImpaired", "StreamLost", "WaiverGranted"},
+    "seal": {"statement", "statement-aborted"}, "class-seal": {"statement", "statement-aborted"},
+    "paper-by": {"class", "employer", "person"}, "plan": set(dossier._PLAN),
+    "class-cancel": {"title", "ask", "means", "go"},
     "cancel": {"title", "ask", "means", "go"}, "abort": {"title", "ask", "means", "go"}, "class-abort": {"title", "ask", "means", "go"},
     "keeping-bar": {"hold", "exporting", "unfinished", "no-receipt", "rejected", "newest"}, "keeping-space": {"timetable", "days"},
     "keeping-halted": {"too-much", "files-missing", "storage", "clock"},

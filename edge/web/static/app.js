@@ -131,6 +131,8 @@
 
   const say = (text) => { const place = document.getElementById("saying"); if (place) place.textContent = text; };
 
+  // In a form the Enter key presses the first button. Where that would be wrong, or only half a press, a shut one stands first (parts.html,
+  // no_enter), and Enter presses none.
   function holdable(button) {
     const needs = Number(button.dataset.hold);
     let since = 0, frame = 0;
@@ -160,6 +162,7 @@
       if (!whole) { say(body.dataset.held); return; }
       field.value = String(held);
       button.form.requestSubmit();
+      setTimeout(() => { field.value = "0"; });         // the next try is held anew
     };
     button.addEventListener("pointerdown", (event) => { if (event.button === 0) begin(event); });
     button.addEventListener("keydown", (event) => {
