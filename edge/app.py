@@ -3,6 +3,7 @@
 `edge/recording.py` wires the recorder: a worker per stream, no sessions, no database, no web. This file wires the room: everything
 else; it knows no cameras and never loads PyAV or OpenCV. Read `build_room` from top to bottom: it is the whole wiring. Called by
 `edge/__main__.py`.
+(More than 400 lines: the room's whole wiring, and the few commands that speak to it.)
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ from edge.evidence.manifest import RoomFacts
 from edge.evidence.signers import DeviceSigner, open_signer
 from edge.export import Exports, HandedOut, NotExportable, Order, examine, export, from_json, let_go, pacer
 from edge.exported.copying import Progress
+from edge.forgetting import Forgetter
 from edge.idcheck.reader import CardSeen, CardUnreadable, Reader, ReaderStatus
+from edge.keeper import Keeper, Means
 from edge.notary import Notary
 from edge.programs import NotReady, Task, until_stopped
 from edge.room import Instruments, Refusal, Room, Rules
@@ -48,6 +51,7 @@ from edge.storage.archived import ArchiveLedger
 from edge.storage.catalog import Catalog
 from edge.storage.database import Database
 from edge.storage.journal import Journal
+from edge.storage.keeping import Keeping
 from edge.storage.logins import Logins
 from edge.storage.outbox import Outbox
 from edge.storage.photos import Photos
@@ -79,6 +83,7 @@ class RoomProgram:
     http: httpx.AsyncClient
     tasks: tuple[Task, ...]
     exports: Exports
+    keeper: Keeper
 
     async def close(self) -> None:
         await self.http.aclose()
@@ -128,7 +133,14 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
                         lambda stream: room.state.probed[stream].day if stream in room.state.probed else "", room.of_the_box, clock)
 
     recorder = RecorderControl(paths.run / "recorder.sock")
-    notary = Notary(room, signer, root_pem, facts, recorder, config.recording.seal_wait_s)
+    policies = config.policies()
+    notary = Notary(room, signer, root_pem, facts, recorder, config.recording.seal_wait_s, policies)
+    keeping = Keeping(database, paths.footage)
+    keeper = Keeper(room, Means(
+        keeping, signer, facts, storage_fault=partial(_storage_fault, config),
+        synced=lambda: status.probe_clock().state == "synced", streams=names, policies=policies,
+        hours_per_year=config.retention.exam_hours_per_year, reserved=lambda: catalog.reserved_sessions(clock.now().utc_us)))
+    forgetter = Forgetter(room, keeping, paths.state / "enrolment", keeper.trusted)
 
     rng = random.Random(secrets.randbits(64))  # noqa: S311 (jitter only)
     http = open_http(ca=config.platform.ca, certificate=config.platform.client_cert, key=config.platform.client_key)
@@ -136,9 +148,10 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     link = Link(report, clock, lost=room.state.platform_lost is not None)
     courier = Courier(client, outbox, link, notary.receipt, clock, rng, cap_s=config.platform.retry_cap_s)
     timetable = Timetable(client, link, notary.plans, notary.roster, clock, rng, every_s=config.platform.plans_s)
-    heartbeat = Heartbeat(client, link, partial(followers.heartbeat, room), clock, rng, session_s=config.platform.heartbeat_s)
+    heartbeat = Heartbeat(client, link, partial(followers.heartbeat, room, keeper.heartbeat), clock, rng,
+                          session_s=config.platform.heartbeat_s)
     retention = IdleRetention(database, paths.footage, config.recording.idle_keep_h, clock,
-                              lambda: status.probe_clock().state == "synced", report)
+                              keeper.trusted, report, lambda: not _storage_fault(config) and keeper.signed())
 
     upkeep = config.upkeep
     scrub = Scrub(database, paths.footage, upkeep.scrub_days, upkeep.scrub_most_mb_s * 10**6, clock, room.report,
@@ -153,9 +166,10 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     desk = Desk(footage=paths.footage, run=paths.run, room_name=config.room.name, room_code=config.room.code,
                 stream_names={s.id: {"zh-CN": s.name_zh, "en": s.name_en} for s in specs}, logins=logins,
                 verify=partial(examine, room, paths.footage, root_pem), exports=exports, pace=pace, demo_logins=demo_logins,
-                allowed_hosts=(config.web.host, "localhost", *config.web.allowed_hosts), default_language=config.web.language)
+                allowed_hosts=(config.web.host, "localhost", *config.web.allowed_hosts), default_language=config.web.language,
+                keeping=keeper)
     pages = _serve(build_web(room, desk), _tcp_socket(config.web.host, config.web.port))
-    local = _serve(build_local(room, hand_out, exports), _unix_socket(paths.run / "room.sock"))
+    local = _serve(build_local(room, hand_out, exports, keeper), _unix_socket(paths.run / "room.sock"))
 
     async def begin() -> None:
         await keyring.account(_files(config), facts, room)
@@ -168,12 +182,13 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("alarms", alarms.run), ("wanted", partial(followers.wanted, room, recorder, config.recording.idle_keep_h)),
         ("courier", courier.run), ("nudge", partial(followers.outbox, room, courier)), ("timetable", timetable.run),
         ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run),
+        ("keeper", keeper.run), ("forgetter", forgetter.run),
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
         *((("scrub", scrub.run),) if upkeep.scrub_days else ()),
         ("certificate", partial(keyring.watch, room, signer, facts)), ("checkpoints", Checkpoints(room, signer, facts).run),
         *((("faces", advice.run),) if advice is not None else ()),
         *((("archive", archivist.run),) if archivist is not None else ()),
-    ), exports)
+    ), exports, keeper)
 
 
 # ---- running ----------------------------------------------------------------------------------------------------------
@@ -304,7 +319,7 @@ def _archivist(config: Config, room: Room, database: Database, root_pem: bytes) 
     return archivist.Archivist(
         room, ArchiveLedger(database, ours.local_keep_days), stores, throttle, config.paths.footage, root_pem, rules,
         random.Random(secrets.randbits(64)),  # noqa: S311 (jitter only)
-        keep_until=lambda session: session.sealed.keep_until if session.sealed else None)
+        keep_until=lambda session: session.kept_until, held=lambda session: bool(session.holds))
 
 
 class Refused(Exception):
@@ -330,6 +345,32 @@ async def import_roster(config: Config, session: str, file: bytes, **signed: str
     return body
 
 
+async def retention_report(config: Config, days: int) -> dict[str, Any]:
+    """`edge retention report`: of the running room, or by the same code here and now; changes nothing."""
+    try:
+        return await ask_room(config, "GET", f"/retention?days={days}")
+    except NotReady:
+        program = build_room(config)
+        try:
+            return await program.keeper.shown(days)
+        finally:
+            await program.close()
+
+
+async def ask_room(config: Config, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One request to the running room. Refused if it says no; NotReady if none runs: only a running room writes facts."""
+    channel = httpx.AsyncHTTPTransport(uds=str(config.paths.run / "room.sock"))
+    async with httpx.AsyncClient(transport=channel, base_url="http://room", timeout=httpx.Timeout(10, read=120)) as http:
+        try:
+            response = await http.request(method, path, json=body)
+        except (httpx.ConnectError, FileNotFoundError):
+            raise NotReady("no room is running here. Nothing was changed. Start it, then try again.") from None
+    answer: dict[str, Any] = response.json()
+    if response.status_code != 200:
+        raise Refused(str(answer.get("refusal", "bad-request")), answer.get("facts", {}))
+    return answer
+
+
 # ---- facts of the box --------------------------------------------------------------------------------------------------
 
 def _disk(config: Config) -> status.DiskReading:
@@ -339,6 +380,16 @@ def _disk(config: Config) -> status.DiskReading:
     except StorageRefused as refused:
         return status.DiskReading(0, 0, False, str(refused))
     return status.probe_disk(config.paths.footage)
+
+
+def _storage_fault(config: Config) -> str:
+    """Why nothing in the footage folder may be removed; '' if it is the room's own, pinned disk."""
+    own = pinned(config.paths.state)
+    try:
+        check_storage(config.paths.footage, own)
+    except StorageRefused as refused:
+        return str(refused)
+    return "" if own is not None else "the state folder does not say which disk is the room's own (edge storage init notes it)"
 
 
 def _files(config: Config) -> keyring.Files:

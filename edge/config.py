@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edge.capture.alarms import Limits
 from edge.capture.streams import StreamSpec
+from edge.sessions import policy
 
 if TYPE_CHECKING:
     from edge.idcheck.port import Port
@@ -250,6 +251,16 @@ class WatchSection(_Section):
         return Limits(**self.model_dump())
 
 
+class RetentionSection(_Section):
+    policies: Path | None = Field(
+        default=None,
+        description="a file (TOML) with further or longer retention policies (docs/operators/retention.md); one that would shorten any is "
+                    "refused")
+    exam_hours_per_year: int = Field(
+        default=2640, ge=1, le=8784,
+        description="hours recorded for sessions in a year, for the forecast of the disk: 4 sessions of 3 hours on 220 days")
+
+
 class PlatformSection(_Section):
     url: str = Field(description="base address of the province's platform; plain http only to loopback")
     client_cert: Path | None = Field(default=None, description="certificate chain for mutual TLS (PEM)")
@@ -353,6 +364,7 @@ class Config(_Section):
     photo: PhotoSection = PhotoSection()
     recording: RecordingSection = RecordingSection()
     watch: WatchSection = WatchSection()
+    retention: RetentionSection = RetentionSection()
     platform: PlatformSection
     evidence: EvidenceSection = EvidenceSection()
     upkeep: UpkeepSection = UpkeepSection()
@@ -386,6 +398,13 @@ class Config(_Section):
             buffer_mb=self.recording.buffer_mb, width=s.width, height=s.height, fps=s.fps)
             for n, s in enumerate(self.streams))
 
+    def policies(self) -> policy.Table:
+        """The retention policies in force here. ConfigError in plain words if the site's file cannot be used."""
+        try:
+            return policy.BUILT_IN if self.retention.policies is None else policy.read_policies(self.retention.policies)
+        except policy.PolicyError as error:
+            raise ConfigError(f"{error} Nothing was started and nothing was deleted.") from error
+
     def in_state(self, path: Path) -> Path:
         """A path of the evidence section."""
         return self.paths.state / path
@@ -406,7 +425,9 @@ def load(path: Path) -> Config:
         config = Config.model_validate({**values, "sha256": hashlib.sha256(data).hexdigest()})
     except ValidationError as error:
         raise ConfigError(f"{path} cannot be used; nothing was started.\n" + "\n".join(_complaints(error))) from error
-    return _resolve(config, path.resolve().parent)
+    config = _resolve(config, path.resolve().parent)
+    config.policies()
+    return config
 
 
 def _complaints(error: ValidationError) -> Iterator[str]:
@@ -423,13 +444,16 @@ def _resolve(config: Config, folder: Path) -> Config:
     paths = config.paths.model_copy(update={name: folder / getattr(config.paths, name) for name in ("state", "footage", "run")})
     reader = config.reader.model_copy(update={"port": folder / config.reader.port})
     photo = config.photo.model_copy(update={"decoder": folder / config.photo.decoder}) if config.photo.decoder else config.photo
+    retention = config.retention
+    if retention.policies is not None:
+        retention = retention.model_copy(update={"policies": folder / retention.policies})
     platform = config.platform.model_copy(update={
         name: folder / value for name in ("client_cert", "client_key", "ca") if (value := getattr(config.platform, name))})
     archive = config.archive.model_copy(update={
         name: folder / value for name in ("credentials", "ca") if (value := getattr(config.archive, name))})
     streams = tuple(s.model_copy(update={"credentials": folder / s.credentials}) if s.credentials else s for s in config.streams)
     return config.model_copy(update={"paths": paths, "reader": reader, "photo": photo, "platform": platform, "archive": archive,
-                                     "streams": streams})
+                                     "streams": streams, "retention": retention})
 
 
 def table() -> str:

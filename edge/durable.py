@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -92,6 +92,14 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     if path.parent.exists():
         sync_folder(path.parent)
+
+
+def remove_all(folder: Path, paths: Iterable[Path]) -> None:
+    """Unlink many names of one folder with one sync. No error for those that are gone already, nor for a folder that is."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+    if folder.exists():
+        sync_folder(folder)
 
 
 def truncate(path: Path, length: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -82,15 +83,15 @@ def _flags(room: Room) -> list[str]:
                                   ("footage-damaged", bool(room.catalog.damages()))) if so)]
 
 
-def heartbeat(room: Room) -> dict[str, Any]:
-    """The room's part of a heartbeat (docs/platform-api.yaml, Heartbeat)."""
+def heartbeat(room: Room, storage: Callable[[], Mapping[str, Any]] = dict) -> dict[str, Any]:
+    """The room's part of a heartbeat (docs/platform-api.yaml, Heartbeat). `storage`: what the keeper adds about the disk."""
     live = room.state.sessions.get(room.state.live or "")
     disk, time, backlog = room.instruments.disk(), room.instruments.clock(), room.outbox.backlog()
     reader = room.instruments.reader().state
     facts: dict[str, Any] = {
         "controller": {"version": __version__, "boot_id": boot_id()}, "state": str(live.state) if live else "idle",
         "sources": [_source(room, stream, kind) for stream, kind in room.instruments.streams.items()],
-        "storage": {"free_bytes": disk.free_bytes, "write_ok": disk.write_ok}, "terminals": {},
+        "storage": {"free_bytes": disk.free_bytes, "write_ok": disk.write_ok, **storage()}, "terminals": {},
         "id_reader": "ok" if reader == "ok" else "fault", "clock": {"source": time.source, "synced": time.state == "synced"},
         "queue": {"manifests": backlog.waiting}}
     if flags := _flags(room):

@@ -41,7 +41,8 @@ class Notary:
     """`facts`: what a signed document says of this room and device. `root_pem`: the one authority that is believed."""
 
     def __init__(self, room: Room, signer: dsse.Signer, root_pem: bytes, facts: manifest.RoomFacts, recorder: RecorderControl,
-                 seal_wait_s: int) -> None:
+                 seal_wait_s: int, policies: policy.Table = policy.BUILT_IN) -> None:
+        self._policies = policies
         self._room, self._signer, self._root_pem, self._facts = room, signer, root_pem, facts
         self._recorder, self._seal_wait_us = recorder, seal_wait_s * US
         self._cut: set[tuple[str, State]] = set()
@@ -139,7 +140,9 @@ class Notary:
         await self._declare_gaps(session, segments, 1)
         roster = self._room.rosters[session.id]
         ended = self._room.local_date((session.ended or order).at.utc_us)
-        name, until, basis = policy.longest(session.plan.retention_policy, [c.person_category for c in roster.candidates], ended)
+        doubtful = any(a.doubt and a.doubt.settled and a.doubt.settled.outcome == "escalated" for a in session.admitted.values())
+        name, until, basis = self._policies.longest(session.plan.retention_policy, [c.person_category for c in roster.candidates], ended,
+                                                    incident=doubtful)
         state = self._room.state
         await self._room.report(e.Sealed(
             at=self._room.clock.now(), session=session.id, revision=1, opened_total=state.opened_total,

@@ -15,7 +15,8 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -27,7 +28,7 @@ from edge.capture.intake import believed
 from edge.capture.sidecar import Sidecar
 from edge.clock import US, Clock, Stamp
 from edge.idcheck.reader import CardSeen, CardUnreadable, ReaderStatus
-from edge.sessions import door, machine
+from edge.sessions import door, machine, space
 from edge.sessions import events as e
 from edge.sessions.differences import compare
 from edge.sessions.identity import mask_name, mask_number
@@ -659,6 +660,7 @@ class Room:
             if abs(now.utc_us - session.plan.scheduled_start_us) > ON_TIME_US and not reason.strip():
                 raise Refusal("reason-needed", minutes=(now.utc_us - session.plan.scheduled_start_us) // (60 * US))
             ages = self._fresh_ages(session)
+            self._must_have_room(session)
             await self._do(e.ExamStarted(at=now, session=session_id, by=by, age_ms=ages, reason=reason.strip() or None))
 
     async def end_exam(self, session_id: str, by: str, pin: str, held_ms: int, outcome: str = "completed", reason: str = "") -> None:
@@ -738,6 +740,58 @@ class Room:
             self._known(fact.session)
             await self._do(fact)
 
+    # ---- keeping: holds, longer terms, and what is over -----------------------------------------------------------------
+
+    async def place_hold(self, session_id: str, by: str, pin: str, reason: str) -> str:
+        """Nothing of this session goes until the hold is released. An auditor's, with PIN and reason. Returns the hold's id."""
+        hold_id = f"H-{secrets.token_hex(4)}"
+        await self._keep(session_id, by, pin, reason, lambda at, why: e.HoldPlaced(
+            at=at, session=session_id, hold_id=hold_id, by=by, reason=why))
+        return hold_id
+
+    async def release_hold(self, session_id: str, hold_id: str, by: str, pin: str, reason: str) -> None:
+        """One hold is over. The others stand, and so does the date until which the session is kept."""
+        await self._keep(session_id, by, pin, reason, lambda at, why: e.HoldReleased(
+            at=at, session=session_id, hold_id=hold_id, by=by, reason=why))
+
+    async def lengthen(self, session_id: str, keep_until: str, by: str, pin: str, reason: str) -> None:
+        """Keep a session longer, to `keep_until` (YYYY-MM-DD). Refusal `not-later` for an earlier day than it has."""
+        await self._keep(session_id, by, pin, reason, lambda at, why: e.RetentionLengthened(
+            at=at, session=session_id, keep_until=keep_until, by=by, reason=why))
+
+    async def _keep(self, session_id: str, by: str, pin: str, reason: str, fact: Callable[[Stamp, str], e.Event]) -> None:
+        await self._must_be_auditor(by, pin)
+        async with self._turn:
+            self._known(session_id)
+            if not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            await self._do(fact(self.clock.now(), reason.strip()[:500]))
+
+    async def approve_disposal(self, sessions: Sequence[str], size: int, by: str, pin: str) -> None:
+        """An auditor has looked at what is due (`size` bytes in all) and agrees that it goes, though it is more than goes unasked."""
+        await self._must_be_auditor(by, pin)
+        async with self._turn:
+            for each in sessions:
+                self._known(each)
+            await self._append(e.DisposalApproved(at=self.clock.now(), by=by, sessions=tuple(sorted(sessions)), bytes=size))
+
+    async def dispose(self, session_id: str, account: Callable[[Stamp], e.FootageDisposed], *beside: Beside) -> e.FootageDisposed:
+        """The session's time is over (the keeper has judged; the machine judges again). Rows and people go with the fact, files after it.
+
+        `account` counts what goes at the moment of writing: nothing can join the session in between."""
+        async with self._turn:
+            fact = account(self.clock.now())
+            await self._append(fact, *beside)
+            if session_id in self.rosters:
+                self.rosters[session_id] = replace(self.rosters[session_id], candidates=(), elsewhere={})
+            return fact
+
+    async def _must_be_auditor(self, by: str, pin: str) -> None:
+        member = self.staff.members.get(by)
+        if member is None or member.role != "auditor":
+            raise Refusal("auditor-only")
+        await self._must_know_pin(by, pin)
+
     # ---- questions ----------------------------------------------------------------------------------------------------
 
     def preflight(self, session_id: str) -> Preflight:
@@ -793,7 +847,6 @@ class Room:
     def _readings(self, session: Session) -> Readings:
         now, disk, reader = self.clock.now(), self.instruments.disk(), self.instruments.reader()
         statuses = {stream: self.instruments.stream_status(stream) for stream in self.instruments.streams}
-        kbps = sum((s.kbps if s and s.kbps else DEFAULT_KBPS) for s in statuses.values())
         lost = self.state.platform_lost
         return Readings(
             roster_source=session.roster.source if session.roster else None, roster_count=session.roster.count if session.roster else 0,
@@ -802,7 +855,8 @@ class Room:
             plan_is_today=self._is_today(session.id, self.local_date(now.utc_us)),
             reader=reader.state, reader_fault=reader.last_fault or "",
             streams=tuple(self._stream_reading(stream, kind, statuses[stream]) for stream, kind in self.instruments.streams.items()),
-            free_bytes=disk.free_bytes, needed_bytes=kbps * 125 * 60 * (session.plan.duration_min + 90),
+            free_bytes=disk.free_bytes, needed_bytes=space.session_bytes(self._kbps(), session.plan.duration_min),
+            space_low=self.state.space_low is not None and self.state.space_low.reason == "timetable",
             write_ok=disk.write_ok, storage_fault=disk.fault, clock_state=self.instruments.clock().state,
             require_sync=self.rules.require_sync, platform_reason=lost.reason if lost else None,
             chief_present="chief" in session.present.values(), proctors_present=session.proctors_present,
@@ -812,6 +866,17 @@ class Room:
             room_age_us=now.us_since(self.state.first_started.at) if self.state.first_started else 0,
             signer_lost=self.state.signer_lost.reason if self.state.signer_lost else None,
             certificate_until_us=self.state.certificate.until_utc_us if self.state.certificate else None, now_utc_us=now.utc_us)
+
+    def _kbps(self) -> int:
+        """What all streams together write; what has not told its rate counts as a good camera."""
+        statuses = [self.instruments.stream_status(stream) for stream in self.instruments.streams]
+        return sum(s.kbps if s and s.kbps else DEFAULT_KBPS for s in statuses)
+
+    def _must_have_room(self, session: Session) -> None:
+        """U21: no exam begins on a disk that will not hold it. What is recorded goes on; what is kept stays."""
+        disk, needed = self.instruments.disk(), space.with_reserve(space.session_bytes(self._kbps(), session.plan.duration_min))
+        if disk.free_bytes < needed:
+            raise Refusal("disk-too-full", free_gb=disk.free_bytes // 10**9, needed_gb=-(-needed // 10**9))
 
     def _stream_reading(self, stream: str, kind: str, status: StreamStatus | None) -> StreamReading:
         age, peak, alarms = self.stream_age_ms(stream), self.peak_cdb(stream), tuple(self.state.impaired.get(stream, {}))

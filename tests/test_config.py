@@ -37,7 +37,10 @@ def complaint(tmp_path: Path, text: str) -> str:
 
 @pytest.mark.parametrize(("change", "words"), [
     (GOOD + "\n[recording]\nsegments_s = 60\n", "recording.segments_s: this key is unknown"),
-    (GOOD + "\n[retention]\ndays = 1\n", "retention: this key is unknown"),
+    (GOOD + "\n[retention]\ndays = 1\n", "retention.days: this key is unknown"),
+    (GOOD + "\n[keeping]\ndays = 1\n", "keeping: this key is unknown"),
+    (GOOD + "\n[retention]\nexam_hours_per_year = 0\n", "retention.exam_hours_per_year"),
+    (GOOD + '\n[retention]\npolicies = "none.toml"\n', "none.toml cannot be read"),
     (GOOD + 'adress = "x"\n', "streams.0.adress: this key is unknown"),
     ('sha256 = "00"\n' + GOOD, "sha256: this key is unknown"),
     (GOOD.replace("000000-KD01-R01", "room one"), "room.code"),

@@ -257,6 +257,11 @@ async def in_doubt(hall: Hall) -> None:
     await hall.fact(e.DoubtSigned, candidate_id=who, staff_id="T002")
 
 
+async def given_up(hall: Hall) -> None:
+    await hall.fact(e.FootageDisposed, policy="RP-SPECIAL-6Y", keep_until="2033-05-25", day="2033-05-26", segments=0, bytes=0, streams={},
+                    list_sha256="0" * 64, witness="0" * 64, witness_utc_us=0)
+
+
 READY = ready_to_open
 YI = BY_NAME["样例乙"].candidate_id
 CASES = (
@@ -381,6 +386,20 @@ CASES = (
     Case("not-now", "preflight of a sealed session", at(State.SEALED), lambda r: r.begin_preflight(SESSION, "T001")),
     Case("not-now", "ending a sealed session", at(State.SEALED), lambda r: r.end_exam(SESSION, "T001", "1001", HELD)),
     Case("not-now", "looking at what was never recorded", at(State.PLANNED), lambda r: r.viewed(SESSION, "A001", "cam-front")),
+    # keeping: an auditor's, with PIN and reason; a term only grows; what is gone is gone
+    Case("auditor-only", "a hold by the chief", at(State.SEALED), lambda r: r.place_hold(SESSION, "T001", "1001", "x")),
+    Case("auditor-only", "consent of nobody", at(State.SEALED), lambda r: r.approve_disposal([SESSION], 1, "X", "1001")),
+    Case("wrong-pin", "a hold", at(State.SEALED), lambda r: r.place_hold(SESSION, "A001", "0000", "x")),
+    Case("reason-needed", "a hold", at(State.SEALED), lambda r: r.place_hold(SESSION, "A001", "2001", " ")),
+    Case("not-now", "a hold on a live session", at(State.RUNNING), lambda r: r.place_hold(SESSION, "A001", "2001", "x")),
+    Case("no-such-hold", "releasing what does not stand", at(State.SEALED), lambda r: r.release_hold(SESSION, "H-0", "A001", "2001", "x")),
+    Case("not-later", "a shorter term", at(State.SEALED), lambda r: r.lengthen(SESSION, "2033-05-24", "A001", "2001", "x")),
+    Case("not-later", "a term that is no day", at(State.SEALED), lambda r: r.lengthen(SESSION, "", "A001", "2001", "x")),
+    Case("disposed-already", "a hold on what is gone", at(State.SEALED, given_up), lambda r: r.place_hold(SESSION, "A001", "2001", "x")),
+    # U21: no exam begins on a disk that will not hold it
+    Case("disk-too-full", "a disk that filled up after the doors opened",
+         at(State.CHECKIN, lambda h: h.show("样例甲"), lambda h: setattr(h, "disk", DiskReading(12 * 10**9, 10**12, True, ""))),
+         lambda r: r.start_exam(SESSION, "T001", HELD)),
     # unknown
     Case("unknown-session", "preflight", nothing, lambda r: r.begin_preflight("S-none", "T001")),
     Case("unknown-session", "signing in", nothing, lambda r: r.sign_in("S-none", "T001", "1001")),
@@ -419,6 +438,8 @@ NO_PAGE_HEARS = {
     "wrong-session-seq": "the Room counts the sessions itself",
     "wrong-revision": "only the notary closes books and signs",
     "no-session": "every verb looks for its session first",
+    "on-hold": "only the keeper gives footage up, and it asks first", "kept-longer": "as the one before",
+    "not-disposed": "only the keeper signs the record of what was given up", "held-already": "the Room makes the holds' ids itself",
 }
 """Words of the machine that no verb can raise: they guard the journal against faults of ours (tests/sessions/test_machine.py has them)."""
 

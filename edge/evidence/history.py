@@ -300,6 +300,9 @@ def _against_receipts(found: Findings, gathered: Documents, told: Told) -> None:
             else:
                 found.wrong(f"manifest missing vs receipt: the platform had revision {receipt.revision} of {receipt.session} at "
                             f"{receipt.received_utc}", "missing-vs-receipt")
+        elif receipt.kind == "session-disposition":
+            found.note(f"the platform has had a disposition record of {receipt.session} since {receipt.received_utc}: its footage and its "
+                       "people's data were given up")
         elif receipt.kind == "session-open" and receipt.session in opened:
             found.wrong(f"session-open differs from receipt: that of {receipt.session} is not the one that the platform had at "
                         f"{receipt.received_utc}", "differs-from-receipt")

@@ -668,6 +668,108 @@ class ArchiveBack(Event):
     """The archive takes what it is given again."""
 
 
+# ---- keeping ----------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldPlaced(Event):
+    """Nothing of the session may be removed until this hold is released, whatever its date. `hold_id`: unique within the session."""
+
+    hold_id: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldReleased(Event):
+    """One hold is over; the others and the date stand."""
+
+    hold_id: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionLengthened(Event):
+    """The session is kept longer than was decided at sealing. Never shorter."""
+
+    keep_until: str                 # YYYY-MM-DD
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FootageDisposed(Event):
+    """The session's time is over: its footage and its people's names and numbers are given up. Written before the first file goes.
+
+    `day`: the local day by both clocks, the room's and the platform's last signed one (`witness`: that receipt's digest, at
+    `witness_utc_us`). `streams`: id -> segments that go; `list_sha256`: over the lines `path TAB sha256 LF` of what goes, in order of path.
+    `approved_by`: who agreed, where more was due than goes without asking.
+    """
+
+    policy: str
+    keep_until: str                 # YYYY-MM-DD
+    day: str                        # YYYY-MM-DD
+    segments: int
+    bytes: int
+    streams: dict[str, int]
+    list_sha256: str
+    witness: str
+    witness_utc_us: int
+    approved_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispositionSigned(Event):
+    """The disposition record is signed, stored and on its way. `digest` = SHA-256 of its payload."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisposalHalted(Event):
+    """Sessions are due and nothing is removed. `reason`: too-much (more than a hundredth of the store: somebody must agree),
+    files-missing (footage that should be there is not), storage (not the room's own disk), clock (nothing vouches for the time).
+    """
+
+    reason: str
+    sessions: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisposalResumed(Event):
+    """What had halted it is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisposalApproved(Event):
+    """Somebody looked at what is due and agreed that these sessions go, though it is more than goes without asking."""
+
+    by: str
+    sessions: tuple[str, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceLow(Event):
+    """The disk will not hold what is to come. `reason`: timetable (the planned sessions do not fit), days (full within a month).
+
+    `foreign_bytes`: what others have put on the disk, as far as can be told.
+    """
+
+    reason: str
+    free_bytes: int
+    needed_bytes: int
+    foreign_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceBack(Event):
+    """There is room again."""
+
+    free_bytes: int
+
+
 KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__subclasses__()}
 """Every fact by its name."""
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from edge.clock import Stamp
 from edge.sessions import events as e
+from edge.sessions import policy
 from edge.sessions.roster import Code
 
 
@@ -44,6 +45,8 @@ _BOX: dict[type[e.Event], State | None] = {e.ClockStepped: None, e.StreamImpaire
 """Facts of the box that stand among those of the live session, if there is one."""
 
 _ARCHIVED: dict[type[e.Event], State | None] = {e.SessionArchived: None, e.ArchiveMismatch: None}
+_KEEPING: dict[type[e.Event], State | None] = {e.HoldPlaced: None, e.HoldReleased: None, e.RetentionLengthened: None,
+                                               e.FootageDisposed: None, e.DispositionSigned: None}
 _DOUBTS: dict[type[e.Event], State | None] = {e.FaceCompared: None, e.IdentityDoubted: None, e.DoubtSigned: None, e.DoubtSettled: None}
 _ATTENDANCE: dict[type[e.Event], State | None] = {e.SeatAssigned: None, e.AttendanceCorrected: None, **_DOUBTS}
 
@@ -75,7 +78,7 @@ TABLE: Mapping[State, Mapping[type[e.Event], State | None]] = {
     },
     State.SEALED: {
         e.SegmentStored: None, e.GapDeclared: None, e.SessionAmended: None, e.ManifestSigned: None, e.AttendanceCorrected: None,
-        **_ANSWERS, **_LOOKED_AT, **_ARCHIVED,
+        **_ANSWERS, **_LOOKED_AT, **_ARCHIVED, **_KEEPING,
     },
     State.CANCELLED: {},
 }
@@ -158,6 +161,11 @@ class Session:
     late_corrections: int = 0               # made since the last revision's books were closed
     revisions: tuple[Revision, ...] = ()
     late_segments: int = 0                  # stored since the last revision's books were closed
+    kept_until: str | None = None           # YYYY-MM-DD: the latest of what sealing, receipts and people said; None before sealing
+    holds: Mapping[str, e.HoldPlaced] = field(default_factory=dict)         # hold_id -> hold that stands
+    disposed: e.FootageDisposed | None = None
+    disposition: str | None = None          # digest of the signed record
+    disposition_receipt: str | None = None
 
     @property
     def live(self) -> bool:
@@ -204,6 +212,10 @@ class RoomState:
     platform_lost: e.PlatformLost | None = None
     clock_steps: tuple[e.ClockStepped, ...] = ()
     archive_lost: e.ArchiveLost | None = None
+    witness: e.ReceiptVerified | None = None                # the receipt with the latest time: what the platform last signed as now
+    disposal_halted: e.DisposalHalted | None = None
+    approved: Mapping[str, str] = field(default_factory=dict)       # session -> who agreed that it goes
+    space_low: e.SpaceLow | None = None
     rollovers: tuple[e.KeyRolled, ...] = ()                 # the device's certificates, each named by the one before it
     rollover_receipts: Mapping[str, e.ReceiptVerified] = field(default_factory=dict)         # digest of a key-rollover -> its receipt
     key_replaced: e.KeyReplaced | None = None               # the last change of key that no key-rollover tells of
@@ -269,6 +281,8 @@ def _contradiction(state: RoomState, session: Session, event: e.Event) -> str | 
             return _attendance_conflict(session, event)
         case e.FaceCompared() if event.candidate_id not in session.admitted:
             return "not-in"
+        case e.HoldPlaced() | e.HoldReleased() | e.RetentionLengthened() | e.FootageDisposed() | e.DispositionSigned():
+            return _keeping_conflict(session, event)
         case e.Sealed() if event.revision != 1:
             return "wrong-revision"
         case e.SessionAmended() if event.revision != len(session.revisions) + 1 or session.revisions[-1].digest is None:
@@ -283,6 +297,26 @@ def _seat_conflict(session: Session, candidate_id: str, seat: str | None) -> str
     others = [a.seat for a in session.admitted.values() if a.candidate_id != candidate_id]
     others += [given for each, given in session.seats.items() if each != candidate_id and each not in session.admitted]
     return "seat-taken" if seat is not None and seat in others else None
+
+
+def _keeping_conflict(session: Session, event: e.Event) -> str | None:
+    """Nothing unexpired and nothing on hold is ever given up; a date only moves away."""
+    match event:
+        case e.DispositionSigned():
+            return "not-disposed" if session.disposed is None or session.disposition is not None else None
+        case _ if session.disposed is not None:
+            return "disposed-already"
+        case e.HoldPlaced() if event.hold_id in session.holds:
+            return "held-already"
+        case e.HoldReleased() if event.hold_id not in session.holds:
+            return "no-such-hold"
+        case e.RetentionLengthened() if not policy.is_date(event.keep_until) or event.keep_until <= (session.kept_until or ""):
+            return "not-later"
+        case e.FootageDisposed() if session.holds:
+            return "on-hold"
+        case e.FootageDisposed() if session.kept_until is None or not policy.is_date(event.day) or event.day <= session.kept_until:
+            return "kept-longer"
+    return None
 
 
 def _unvouched(session: Session, event: e.CandidateAdmitted) -> str | None:
@@ -436,18 +470,39 @@ def _apply_books(session: Session, event: e.Event) -> Session:
         case e.SegmentStored() if session.sealed is not None:
             return replace(session, late_segments=session.late_segments + 1)
         case e.Sealed():
-            return replace(session, sealed=event, revisions=(Revision(1),), late_segments=0)
+            return replace(session, sealed=event, revisions=(Revision(1),), late_segments=0,
+                           kept_until=policy.later(session.kept_until, event.keep_until))
         case e.SessionAmended():
             return replace(session, revisions=(*session.revisions, Revision(event.revision)), late_segments=0, late_corrections=0)
         case e.ManifestSigned():
             return replace(session, revisions=(*session.revisions[:-1], Revision(event.revision, event.digest)))
         case e.ReceiptVerified(answers="session-open"):
             return replace(session, open_receipt=event.receipt_sha256)
+        case e.ReceiptVerified(answers="session-disposition"):
+            return replace(session, disposition_receipt=event.receipt_sha256)
         case e.ReceiptVerified():
+            session = replace(session, kept_until=policy.later(session.kept_until, event.keep_until))
             return _answer(session, event.digest, verdict=event.verdict, receipt_sha256=event.receipt_sha256,
                            reasons=event.reasons, receipt_refused=None)
         case e.ReceiptRefused():
             return _answer(session, event.digest, receipt_refused=event.reason)
+        case _:
+            return _apply_keeping(session, event)
+
+
+def _apply_keeping(session: Session, event: e.Event) -> Session:
+    """Facts of keeping, and of what was kept long enough."""
+    match event:
+        case e.HoldPlaced():
+            return replace(session, holds={**session.holds, event.hold_id: event})
+        case e.HoldReleased():
+            return replace(session, holds={each: hold for each, hold in session.holds.items() if each != event.hold_id})
+        case e.RetentionLengthened():
+            return replace(session, kept_until=policy.later(session.kept_until, event.keep_until))
+        case e.FootageDisposed():
+            return replace(session, disposed=event)
+        case e.DispositionSigned():
+            return replace(session, disposition=event.digest)
         case _:
             return session
 
@@ -458,7 +513,7 @@ def _answer(session: Session, digest: str, **change: Any) -> Session:
 
 def _room_totals(state: RoomState, session: Session, event: e.Event) -> RoomState:
     live = session.id if session.live else None if state.live == session.id else state.live
-    state = replace(state, live=live)
+    state = _witnessed(replace(state, live=live), event)
     match event:
         case e.CheckinOpened():
             return replace(state, opened_total=state.opened_total + 1)
@@ -472,6 +527,15 @@ def _room_totals(state: RoomState, session: Session, event: e.Event) -> RoomStat
             return replace(state, last_manifest_receipt=event.receipt_sha256)
         case _:
             return state
+
+
+def _witnessed(state: RoomState, event: e.Event) -> RoomState:
+    """The latest moment that the platform has signed, and who was disposed of with whose consent."""
+    if isinstance(event, e.ReceiptVerified) and (state.witness is None or event.received_utc_us > state.witness.received_utc_us):
+        return replace(state, witness=event)
+    if isinstance(event, e.FootageDisposed):
+        return replace(state, approved={each: by for each, by in state.approved.items() if each != event.session})
+    return state
 
 
 def _key_fact(state: RoomState, event: e.Event) -> RoomState:
@@ -490,7 +554,8 @@ def _key_fact(state: RoomState, event: e.Event) -> RoomState:
 
 
 def _device_fact(state: RoomState, event: e.Event) -> RoomState:
-    """Facts of the box itself are legal always."""
+    """Facts of the box itself are legal always. As long as there are kinds of them."""
+    state = _witnessed(state, event)
     match event:
         case e.DaemonStarted():
             warned = state.certificate if state.certificate and state.certificate.cert_sha256 == event.cert_sha256 else None
@@ -518,6 +583,12 @@ def _device_fact(state: RoomState, event: e.Event) -> RoomState:
             return state
         case e.SegmentDamaged() | e.SegmentSound() | e.JournalResumed():
             return state
+        case e.DisposalHalted() | e.DisposalResumed():
+            return replace(state, disposal_halted=event if isinstance(event, e.DisposalHalted) else None)
+        case e.DisposalApproved():
+            return replace(state, approved={**state.approved, **dict.fromkeys(event.sessions, event.by)})
+        case e.SpaceLow() | e.SpaceBack():
+            return replace(state, space_low=event if isinstance(event, e.SpaceLow) else None)
         case e.KeyRolled() | e.KeyReplaced() | e.CertificateExpiring() | e.SignerLost() | e.SignerBack():
             return _key_fact(state, event)
         case e.ReceiptVerified(answers="key-rollover"):

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from edge.sessions.space import with_reserve
+
 FRESH_MS = 2000
 """A stream counts as recording if its newest sample reached the disk within this time."""
 SILENCE_CDB = -9000
@@ -106,6 +108,7 @@ class Readings:
     min_proctors: int
     exits_checked: bool
     probes: tuple[ProbeReading, ...] = ()
+    space_low: bool = False             # the timetable of the next days does not fit (the keeper's word)
     room_age_us: int = 0                # since the room's first start
     roster_count: int = 0
     signer_lost: str | None = None      # why the device's key does not sign; None: it does
@@ -222,12 +225,12 @@ def _sound(r: Readings) -> Item:
 
 
 def _storage(r: Readings) -> Item:
-    facts: Facts = {"free_gb": r.free_bytes // 10**9, "needed_gb": -(-r.needed_bytes // 10**9), "reason": r.storage_fault}
+    facts: Facts = {"free_gb": r.free_bytes // 10**9, "needed_gb": -(-with_reserve(r.needed_bytes) // 10**9), "reason": r.storage_fault}
     if not r.write_ok:
         return Item("storage", Light.RED, "storage-fault", facts)
-    if r.free_bytes < r.needed_bytes:
+    if r.free_bytes < with_reserve(r.needed_bytes):
         return Item("storage", Light.RED, "storage-full", facts)
-    if r.free_bytes * 10 < r.needed_bytes * 13:
+    if r.space_low:
         return Item("storage", Light.AMBER, "storage-low", facts)
     waiting = max((s.waiting_bytes for s in r.streams), default=0)
     if waiting > WAITING_BYTES:

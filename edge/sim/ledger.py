@@ -1,6 +1,6 @@
 """What the simulated platform holds: announcements, manifests and the receipts it gave, in files that outlive it.
 
-    <folder>/sessions/<session>/open.dsse.json, manifest-<rev>.dsse.json, receipt-open.dsse.json, receipt-<rev>.dsse.json
+    <folder>/sessions/<session>/open.dsse.json, manifest-<rev>.dsse.json, disposition.dsse.json, receipt-open.dsse.json, …
     <folder>/device/<kind>-<digest>.dsse.json, receipt-<digest>.dsse.json       what belongs to no session
 
 A document is stored before its receipt is made; a receipt is made once and given again for the same bytes. Called by `sim.platform` only.
@@ -19,10 +19,15 @@ from edge import durable
 from edge.clock import Clock, iso_utc
 from edge.evidence.envelope import RECEIPT, Signer, seal
 
+DISPOSITION = 0
+"""Stands for the disposition record where a manifest has its revision (which counts from 1)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A verified document of a room. `revision`: of a manifest; None: an announcement. `device`: in the certificate that signed it."""
+    """A verified document of a room. `revision`: of a manifest; None: an announcement; 0: the disposition record.
+
+    `device`: in the certificate that signed it."""
 
     session: str
     revision: int | None
@@ -34,7 +39,7 @@ class Document:
 
     @property
     def kind(self) -> str:
-        return "session-open" if self.revision is None else "session-manifest"
+        return _kind(self.revision)
 
 
 class Ledger:
@@ -116,7 +121,7 @@ class Ledger:
             "session_seq": document.session_seq, "verdict": "rejected" if reasons else "accepted", "reasons": reasons,
             "platform_seq": last_seq + 1, "received_utc": iso_utc(self._clock.now().utc_us),
         }
-        if document.revision is not None:
+        if document.revision:
             payload["revision"] = document.revision
         if last_digest:
             payload["prev_receipt"] = last_digest
@@ -137,10 +142,11 @@ class Ledger:
         for path in sorted(self._folder.glob("*/*.dsse.json")):
             if path.name.startswith("receipt"):
                 continue
-            revision = None if path.name.startswith("open") else int(path.name.removeprefix("manifest-").partition(".")[0])
+            revision = None if path.name.startswith("open") else DISPOSITION if path.name.startswith("disposition") \
+                else int(path.name.removeprefix("manifest-").partition(".")[0])
             receipt = self.receipt(path.parent.name, revision)
-            rows.append({"session": path.parent.name, "kind": "session-open" if revision is None else "session-manifest",
-                         "revision": revision, "digest": _payload(path.read_bytes())[1],
+            rows.append({"session": path.parent.name, "kind": _kind(revision), "revision": revision or None,
+                         "digest": _payload(path.read_bytes())[1],
                          "verdict": _payload(receipt)[0]["verdict"] if receipt else "pending"})
         return rows
 
@@ -158,12 +164,16 @@ def session_seq(payload: dict[str, Any]) -> int:
     return int(payload["session_seq"] if "session_seq" in payload else payload["counters"]["session_seq"])
 
 
+def _kind(revision: int | None) -> str:
+    return "session-open" if revision is None else "session-disposition" if revision == DISPOSITION else "session-manifest"
+
+
 def _name(revision: int | None) -> str:
-    return "open" if revision is None else f"manifest-{revision}"
+    return "open" if revision is None else "disposition" if revision == DISPOSITION else f"manifest-{revision}"
 
 
 def _receipt_name(revision: int | None) -> str:
-    return "receipt-open" if revision is None else f"receipt-{revision}"
+    return "receipt-open" if revision is None else "receipt-disposition" if revision == DISPOSITION else f"receipt-{revision}"
 
 
 def _payload(envelope: bytes) -> tuple[dict[str, Any], str]:

@@ -27,13 +27,15 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from edge.clock import Clock, SystemClock, iso_utc
+from edge.evidence.disposition import DISPOSITION
 from edge.evidence.envelope import DEVICE_CHECKPOINT, RECEIPT, SESSION_MANIFEST, SESSION_OPEN, EnvelopeError, read_envelope, seal
 from edge.evidence.rollover import read_rollover
+from edge.sim import ledger
 from edge.sim.authority import Authority
 from edge.sim.faults import FaultConsole, Faults, problem
 from edge.sim.ledger import Document, Ledger, document_of
 from edge.sim.plans import Plans, etag_of
-from edge.sim.shapes import CheckpointFacts, HeartbeatShape, ManifestFacts, OpenFacts
+from edge.sim.shapes import CheckpointFacts, DispositionFacts, HeartbeatShape, ManifestFacts, OpenFacts
 
 PREFIX = "/edge/v1"
 ENVELOPE_TYPE = "application/vnd.dsse+json"
@@ -94,6 +96,7 @@ class _Platform:
         router.add_api_route("/rooms/{roomCode}/rollovers/{digest}", self.put_rollover, methods=["PUT"])
         router.add_api_route("/rooms/{roomCode}/checkpoints/{digest}", self.put_checkpoint, methods=["PUT"])
         router.add_api_route("/sessions/{sessionId}/open", self.put_open, methods=["PUT"])
+        router.add_api_route("/sessions/{sessionId}/disposition", self.put_disposition, methods=["PUT"])
         router.add_api_route("/sessions/{sessionId}/manifests/{revision}", self.put_manifest, methods=["PUT"])
         router.add_api_route("/sessions/{sessionId}/manifests/{revision}/receipt", self.get_receipt, methods=["GET"])
         return router
@@ -187,6 +190,12 @@ class _Platform:
     async def put_open(self, session: SessionId, request: Request) -> Response:
         return self._file(await self._verified(request, session, None))
 
+    async def put_disposition(self, session: SessionId, request: Request) -> Response:
+        document = await self._verified(request, session, ledger.DISPOSITION)
+        if self._ledger.held(session, 1) is None:
+            raise Problem(425, "no-manifest", "no manifest of this session is held")
+        return self._file(document)
+
     async def put_manifest(self, session: SessionId, revision: Revision, request: Request) -> Response:
         return self._file(await self._verified(request, session, revision))
 
@@ -201,13 +210,14 @@ class _Platform:
     async def _verified(self, request: Request, session: str, revision: int | None) -> Document:
         """The document in the body, signature and facts checked; Problem if anything is wrong with it."""
         envelope = await _dsse(request, _OPEN_BYTES if revision is None else _MANIFEST_BYTES)
-        payload_type = SESSION_OPEN if revision is None else SESSION_MANIFEST
+        payload_type = SESSION_OPEN if revision is None else DISPOSITION if revision == ledger.DISPOSITION else SESSION_MANIFEST
         try:
             opened = read_envelope(envelope, self._authority.root_pem, payload_type, "device", self._clock.now().utc_us)
         except EnvelopeError as error:
             raise Problem(422, f"envelope-{error.word}", str(error)) from None
         try:
-            facts = (OpenFacts if revision is None else ManifestFacts).model_validate(opened.payload)
+            shape = OpenFacts if revision is None else DispositionFacts if revision == ledger.DISPOSITION else ManifestFacts
+            facts = shape.model_validate(opened.payload)
         except ValidationError as error:
             raise Problem(422, "schema", _fields(error)) from None
         document = document_of(opened.payload, opened.digest, opened.name, revision, envelope)
@@ -216,12 +226,14 @@ class _Platform:
             self._check_revision(facts, document)
         return document
 
-    def _check_facts(self, facts: OpenFacts | ManifestFacts, signer: str, session: str) -> None:
+    def _check_facts(self, facts: OpenFacts | DispositionFacts | ManifestFacts, signer: str, session: str) -> None:
         if facts.device.id != signer:
             raise Problem(422, "wrong-device", "the document names another device than its certificate")
         self._check_room(facts.room, 422)
         if facts.session.id != session:
             raise Problem(422, "wrong-session", "the document is of another session than its path")
+        if isinstance(facts, DispositionFacts):
+            return
         if facts.session.kind != "drill" and not self._plans.knows(session):
             raise Problem(404, "unknown-session", "no plan names this session")
 
@@ -246,7 +258,7 @@ class _Platform:
             raise Problem(409, "session-seq", "the device has counted another session with this number")
         if held is None:
             self._ledger.store(document)
-        if self.faults["now"].mode == "pending" and document.revision is not None \
+        if self.faults["now"].mode == "pending" and document.revision \
                 and self._ledger.receipt(document.session, document.revision) is None:
             return Response(status_code=202)
         return self._answer(document, 201 if held is None else 200)

@@ -70,6 +70,20 @@ class CheckpointFacts(_Part):
     counters: _Totals
 
 
+class _Subject(_Part):
+    id: str
+
+
+class DispositionFacts(_Part):
+    """What the platform looks at in a disposition record."""
+
+    type: Literal["exam-disposition/v1"]
+    session: _Subject
+    room: str
+    device: _Device
+    session_seq: int = Field(ge=1)
+
+
 class _Whole(BaseModel):
     """A document that is nobody's but the platform's: an unknown field is a mistake of the sender."""
 

@@ -199,6 +199,8 @@ def derive(connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
             connection.execute("UPDATE segment SET in_session = 1 WHERE stream = ? AND seq = ?", (event.stream, event.seq))
             connection.execute("INSERT INTO session_segment VALUES (?,?,?,?,?)",
                                (event.session, event.stream, event.start_utc_us, event.seq, seq))
+            connection.execute("INSERT INTO footage_total VALUES (?,1,?) ON CONFLICT(session) DO UPDATE SET "
+                               "segments = segments + 1, bytes = bytes + excluded.bytes", (event.session, event.bytes))
         case e.SegmentDamaged():
             connection.execute("INSERT OR REPLACE INTO damage VALUES (?,?,?,?,?)",
                                (event.stream, event.seq, event.what, event.at.utc_us, seq))

@@ -100,7 +100,14 @@ def step_export(db: sqlite_utils.Database) -> None:
     db.table("reserved").create({"session": str, "until_utc_us": int, "why": str}, pk=("session", "why"), not_null={"until_utc_us"})
 
 
-STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1, step_2, step_archive, step_upkeep, step_export)
+def step_keeping(db: sqlite_utils.Database) -> None:
+    """How much footage each session holds, so that nobody counts millions of rows to know what is due; rows go with the session's."""
+    db.table("footage_total").create({"session": str, "segments": int, "bytes": int}, pk="session", not_null={"segments", "bytes"})
+    db.execute("INSERT INTO footage_total SELECT x.session, count(*), sum(s.bytes) FROM session_segment x "
+               "JOIN segment s ON s.stream = x.stream AND s.seq = x.seq GROUP BY x.session")
+
+
+STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1, step_2, step_archive, step_upkeep, step_export, step_keeping)
 
 
 def apply(connection: sqlite3.Connection) -> None:

@@ -33,6 +33,17 @@ class Photos:
         durable.write_new(path, jpeg)
         return f"{self._folder.name}/{session}/{path.name}", hashlib.sha256(jpeg).hexdigest()
 
+    def sessions(self) -> set[str]:
+        """Sessions of which there are pictures."""
+        return {each.name for each in self._folder.iterdir() if each.is_dir()} if self._folder.is_dir() else set()
+
+    def forget(self, session: str) -> int:
+        """Remove a session's pictures; how many there were. The empty folder stays: a name that says nothing of anybody."""
+        folder = self._folder / session
+        found = [each for each in folder.glob("*.jpg") if _PLAIN.fullmatch(session)] if folder.is_dir() else []
+        durable.remove_all(folder, found)
+        return len(found)
+
     def find(self, session: str, name: str) -> bytes | None:
         """A picture's bytes; None for any name that is none of ours."""
         path = self._folder / session / name

@@ -22,7 +22,9 @@ COLUMNS = tuple(Segment.__dataclass_fields__)
 _AT = {name: COLUMNS.index(name) for name in ("stream", "seq", "start_utc_us", "end_utc_us")}
 CHECKIN_KINDS = ("CandidateAdmitted", "AdmissionRefused", "SeatAssigned", "CandidateLeft", "CandidateReturned", "AttendanceCorrected")
 _LINKS = ("SELECT session, json_extract(body, '$.stream') AS stream, json_extract(body, '$.start_utc_us') AS start_utc_us, "
-          "json_extract(body, '$.seq') AS seq, seq AS event_seq FROM event WHERE kind = 'SegmentStored'")
+          "json_extract(body, '$.seq') AS seq, seq AS event_seq FROM event WHERE kind = 'SegmentStored' "
+          "AND session NOT IN (SELECT session FROM event WHERE kind = 'FootageDisposed')")
+"""Which segments belong to which sessions, as the journal has it; of a session that was given up none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 SESSION_OPEN = "session-open"
 SESSION_MANIFEST = "session-manifest"
+SESSION_DISPOSITION = "session-disposition"
 KEY_ROLLOVER = "key-rollover"
 DEVICE_CHECKPOINT = "device-checkpoint"
 
@@ -157,6 +158,8 @@ class Courier(Generic[ItemT]):
             return await self._client.put_checkpoint(item.body, item.digest)
         if item.session is None:
             return await self._client.put_rollover(item.body, item.digest)
+        if item.kind == SESSION_DISPOSITION:
+            return await self._client.put_disposition(item.session, item.body, item.digest)
         if item.revision is None:
             return await self._client.put_open(item.session, item.body, item.digest)
         if item.id in self._undecided:
@@ -215,7 +218,8 @@ class Courier(Generic[ItemT]):
 
 def unreadable(item: OutboxItem) -> str | None:
     """What is wrong with an item as our own store gives it, in plain words; None if it can be sent."""
-    known = (item.kind == SESSION_OPEN and item.revision is None) or (item.kind == SESSION_MANIFEST and item.revision is not None)
+    known = (item.kind in (SESSION_OPEN, SESSION_DISPOSITION) and item.revision is None) \
+        or (item.kind == SESSION_MANIFEST and item.revision is not None)
     known = known if item.session is not None else item.kind in (KEY_ROLLOVER, DEVICE_CHECKPOINT)
     if not known:
         return f"an outbox item of an unknown kind ({item.kind}); it is kept"

@@ -222,6 +222,11 @@ class PlatformClient:
         answer = await self._put(_manifest_path(session, revision), envelope, f"session-manifest:{digest}")
         return None if answer.status == 202 else _envelope(answer)
 
+    async def put_disposition(self, session: str, envelope: bytes, digest: str) -> bytes:
+        """Tell that a session's time is over and its footage goes. Returns the receipt's envelope, unverified."""
+        answer = await self._put(f"/sessions/{quote(session, safe='')}/disposition", envelope, f"session-disposition:{digest}")
+        return _envelope(answer)
+
     async def put_rollover(self, envelope: bytes, digest: str) -> bytes:
         """Hand in the old key's word that another signs after it. Returns the receipt's envelope, unverified."""
         return _envelope(await self._put(f"{self._room}/rollovers/{digest}", envelope, f"key-rollover:{digest}"))

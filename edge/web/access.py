@@ -103,6 +103,12 @@ RULES: Mapping[tuple[str, str], frozenset[str]] = {
     ("POST", "/archive/find"): frozenset({AUDITOR}),                        # posted: no number in an address
     ("GET", "/media/{session_id}/{stream}.m3u8"): frozenset({AUDITOR}),
     ("GET", "/media/{session_id}/{stream}/{seq}.mp4"): frozenset({AUDITOR}),
+    ("GET", "/keeping"): frozenset({AUDITOR, SYSADMIN}),
+    ("POST", "/keeping/approve"): frozenset({AUDITOR}),             # by PIN
+    ("GET", "/keeping/{session_id}"): frozenset({AUDITOR}),
+    ("POST", "/keeping/{session_id}/hold"): frozenset({AUDITOR}),   # by PIN, with a reason; so are the next two
+    ("POST", "/keeping/{session_id}/release"): frozenset({AUDITOR}),
+    ("POST", "/keeping/{session_id}/lengthen"): frozenset({AUDITOR}),
     ("GET", "/admin"): frozenset({SYSADMIN}),
 }
 

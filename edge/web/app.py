@@ -25,6 +25,7 @@ from edge.web import (
     download,
     exceptions,
     imports,
+    keeping,
     live,
     media,
     news,
@@ -68,7 +69,7 @@ def build_web(room: Room, desk: Desk) -> FastAPI:
 
     app.get("/static/{name:path}")(static)
     for part in (access, proctor, acts, auditor, dossier, displays, media, live, news, search, sheets, classroom, imports, exceptions,
-                 download):
+                 download, keeping):
         part.add_routes(app)
     return app
 

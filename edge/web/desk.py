@@ -49,6 +49,16 @@ class PageExports(Protocol):
     async def end(self, session: str, by: str, ticket: str, files: int, size: int) -> None: ...
 
 
+class KeepingDesk(Protocol):
+    """The keeper, as the pages and the local socket see it: plain dicts (`keeper.as_json`)."""
+
+    async def shown(self, days: int) -> dict[str, Any]:
+        """The report for the next `days`."""
+
+    async def approve(self, digest: str, by: str, pin: str) -> int:
+        """Agree to what is due, as it was shown. Refusal if it may not be."""
+
+
 DemoLogin = tuple[str, str, str, str, str]
 """(staff_id, name, role, password, PIN) of the demo's invented staff."""
 
@@ -69,6 +79,7 @@ class Desk:
     demo_logins: tuple[DemoLogin, ...] = field(default=(), repr=False)
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
     default_language: str = "zh-CN"
+    keeping: KeepingDesk | None = None      # None: nobody keeps (some tests)
 
 
 class Gauges:

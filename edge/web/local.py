@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
@@ -23,8 +23,10 @@ from edge.sessions.machine import Session
 from edge.sessions.roster import Candidate, Roster
 from edge.storage.staff import TooSoon
 from edge.web import imports
+from edge.web.desk import KeepingDesk
 
-Verb = Literal["begin_preflight", "sign_in", "check_exits", "waive", "open_checkin", "start_exam", "end_exam", "seal", "cancel"]
+Verb = Literal["begin_preflight", "sign_in", "check_exits", "waive", "open_checkin", "start_exam", "end_exam", "seal", "cancel",
+               "place_hold", "release_hold", "lengthen"]
 
 
 class _Ask(BaseModel):
@@ -102,7 +104,14 @@ class ExportEnd(_Ask):
     bytes: int = Field(default=0, ge=0)
 
 
-def build_local(room: Room, export: Callable[[str, Path, str], Awaitable[Report]], exports: LocalExports) -> FastAPI:
+class Approval(_Ask):
+    digest: str
+    by: str
+    pin: str
+
+
+def build_local(room: Room, export: Callable[[str, Path, str], Awaitable[Report]], exports: LocalExports,
+                keeping: KeepingDesk | None = None) -> FastAPI:
     """The application behind run/room.sock: a long list of short handlers."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -143,6 +152,18 @@ def build_local(room: Room, export: Callable[[str, Path, str], Awaitable[Report]
         except TypeError as error:
             raise Refusal("bad-request", detail=str(error)) from error
         return {"ok": True}
+
+    @app.get("/retention")
+    async def retention(days: Annotated[int, Query(ge=0, le=3660)] = 30) -> dict[str, Any]:
+        if keeping is None:
+            raise Refusal("nothing-due")
+        return await keeping.shown(days)
+
+    @app.post("/retention/approve")
+    async def approve(order: Approval) -> dict[str, int]:
+        if keeping is None:
+            raise Refusal("nothing-due")
+        return {"sessions": await keeping.approve(order.digest, order.by, order.pin)}
 
     @app.post("/drill")
     async def drill(order: DrillOrder) -> dict[str, str]:

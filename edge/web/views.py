@@ -204,6 +204,8 @@ def _storage(web: Web, t: Say, w: Say) -> Device:
     waiting = max((s.buffered_bytes for each in room.instruments.streams if (s := room.instruments.stream_status(each))), default=0)
     if waiting > preflight.WAITING_BYTES:
         return Device("storage", WARN, t("strip.storage-slow", mb=waiting // 10**6))
+    if room.state.space_low is not None and room.state.space_low.reason == "timetable":
+        return Device("storage", WARN, t("strip.space-low", free=gigabytes(disk.free_bytes)))
     days = disk.free_bytes // max(1, web.gauges.kbps() * 125 * 86_400)
     light = WARN if disk.free_bytes * LOW_SHARE < disk.total_bytes else OK
     return Device("storage", light, t("strip.storage", free=gigabytes(disk.free_bytes), days=f"{days:,}"))

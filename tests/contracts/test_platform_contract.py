@@ -21,6 +21,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from edge.clock import SystemClock
+from edge.evidence.disposition import DISPOSITION
 from edge.evidence.envelope import RECEIPT, ROSTER, EnvelopeError, open_envelope
 from edge.sessions.roster import parse_roster
 from edge.sim.authority import Authority
@@ -233,6 +234,31 @@ async def test_revisions_come_in_order_and_amend_each_other(line: Line, device: 
     with pytest.raises(PlatformRefused, match="amends"):
         await line.client.put_manifest(session, 2, stray.envelope, stray.digest)
     assert receipt(await line.client.put_manifest(session, 2, two.envelope, two.digest), authority)["revision"] == 2
+
+
+async def test_a_disposition_is_filed_once_and_only_of_what_was_handed_in(line: Line, device: Device, authority: Authority) -> None:
+    session, zeros = (await first_plan(line))["session_id"], "0" * 64
+    record = {
+        "type": "exam-disposition/v1", "site": "KD01", "room": ROOM, "session": {"id": session}, "session_seq": 1, "ground": "expired",
+        "disposed_utc": "2033-05-26T02:00:00.000Z", "manifests": [zeros], "receipts": [zeros], "people": "forgotten",
+        "device": {"id": device.id, "cert_sha256": zeros, "boot_id": "b", "sw_version": "0", "sw_sha256": zeros, "config_sha256": zeros},
+        "retention": {"policy": "RP-SPECIAL-6Y", "keep_until": "2033-05-25", "holds_released": 0},
+        "time": {"day": "2033-05-26", "witness_receipt": zeros, "witness_utc": "2033-05-26T01:00:00.000Z"},
+        "footage": {"segments": 2, "bytes": 2, "streams": {"cam-front": 2}, "list_sha256": zeros},
+        "journal": {"seq": 9, "head_sha256": zeros}}
+    signed, other = device.sealed(DISPOSITION, record), device.sealed(DISPOSITION, {**record, "site": "KD02"})
+    with pytest.raises(PlatformDown) as early:
+        await line.client.put_disposition(session, signed.envelope, signed.digest)
+    assert early.value.reason == "http_425"
+    await line.client.put_manifest(session, 1, device.manifest(session).envelope, device.manifest(session).digest)
+    given = await line.client.put_disposition(session, signed.envelope, signed.digest)
+    payload = receipt(given, authority)
+    assert (payload["kind"], payload["digest"], payload["verdict"]) == ("session-disposition", signed.digest, "accepted")
+    assert await line.client.put_disposition(session, signed.envelope, signed.digest) == given
+    with pytest.raises(PlatformRefused) as refused:
+        await line.client.put_disposition(session, other.envelope, other.digest)
+    assert (refused.value.status, refused.value.code) == (409, "other-digest")
+    assert {row["kind"] for row in (await line.held())["documents"]} == {"session-manifest", "session-disposition"}
 
 
 async def test_a_drill_needs_no_plan_and_an_exam_does(line: Line, device: Device, authority: Authority) -> None:

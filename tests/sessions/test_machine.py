@@ -26,6 +26,7 @@ DEVICE_KINDS = {e.DaemonStarted, e.ClockStepped, e.ReaderLost, e.ReaderBack, e.S
                 e.IdleFootageExpired, e.StreamImpaired, e.StreamRestored, e.PlaybackProbed, e.ArchiveLost, e.ArchiveBack}
 DEVICE_KINDS |= {e.CheckpointSigned, e.KeyRolled, e.KeyReplaced, e.CertificateExpiring, e.SignerLost, e.SignerBack}
 DEVICE_KINDS |= {e.SegmentDamaged, e.SegmentSound, e.JournalResumed}
+DEVICE_KINDS |= {e.DisposalHalted, e.DisposalResumed, e.DisposalApproved, e.SpaceLow, e.SpaceBack}
 RANK = {state: rank for rank, state in enumerate(State)}
 
 BODIES: dict[type[e.Event], dict[str, Any]] = {
@@ -76,6 +77,14 @@ BODIES: dict[type[e.Event], dict[str, Any]] = {
     e.ArchiveLost: {"reason": "unreachable"}, e.ArchiveBack: {},
     e.ExportBegun: {"by": "A001", "form": "zip", "people": "masked", "export_id": "0", "files": 1, "bytes": 1},
     e.IdleFootageExpired: {"stream": "cam-front", "first_seq": 1, "last_seq": 2, "segments": 2, "bytes": 2},
+    e.HoldPlaced: {"hold_id": "H1", "by": "A001", "reason": "r"}, e.HoldReleased: {"hold_id": "H1", "by": "A001", "reason": "r"},
+    e.RetentionLengthened: {"keep_until": "2040-01-01", "by": "A001", "reason": "r"},
+    e.FootageDisposed: {"policy": "RP-SPECIAL-6Y", "keep_until": "2033-05-25", "day": "2033-05-26", "segments": 2, "bytes": 2,
+                        "streams": {"cam-front": 2}, "list_sha256": "0", "witness": "r1", "witness_utc_us": 1},
+    e.DispositionSigned: {"digest": "d1"},
+    e.DisposalHalted: {"reason": "too-much", "sessions": 1, "bytes": 1}, e.DisposalResumed: {},
+    e.DisposalApproved: {"by": "A001", "sessions": ("S1",), "bytes": 1},
+    e.SpaceLow: {"reason": "timetable", "free_bytes": 1, "needed_bytes": 2, "foreign_bytes": 0}, e.SpaceBack: {"free_bytes": 9},
 }
 
 BODIES |= {
@@ -97,7 +106,8 @@ WAY: tuple[tuple[type[e.Event], dict[str, Any]], ...] = (
 
 ABOUT_SOMEBODY_IN = {e.FaceCompared, e.IdentityDoubted, e.DoubtSigned, e.DoubtSettled, e.AttendanceCorrected}
 FIRST: dict[type[e.Event], tuple[type[e.Event], ...]] = {
-    e.CandidateReturned: (e.CandidateLeft,), e.DoubtSigned: (e.IdentityDoubted,), e.DoubtSettled: (e.IdentityDoubted,)}
+    e.CandidateReturned: (e.CandidateLeft,), e.DoubtSigned: (e.IdentityDoubted,), e.DoubtSettled: (e.IdentityDoubted,),
+    e.HoldReleased: (e.HoldPlaced,), e.DispositionSigned: (e.FootageDisposed,)}
 """What must have happened before a fact makes sense."""
 
 
@@ -309,6 +319,21 @@ CONTRADICTIONS: tuple[tuple[str, Callable[[], RoomState], e.Event], ...] = (
     ("unknown-session", RoomState, fact(e.CheckinOpened)),
     ("no-session", RoomState, fact(e.CandidateAdmitted, None)),
     ("no-session", lambda: at_state(State.CHECKIN), fact(e.Sealed, None)),
+    # nothing unexpired and nothing on hold goes; a date only moves away; what is gone is gone
+    ("on-hold", lambda: then(State.SEALED, fact(e.HoldPlaced)), fact(e.FootageDisposed)),
+    ("kept-longer", lambda: at_state(State.SEALED), fact(e.FootageDisposed, day="2033-05-25")),
+    ("kept-longer", lambda: at_state(State.SEALED), fact(e.FootageDisposed, day="2033-5-26")),
+    ("kept-longer", lambda: then(State.SEALED, fact(e.RetentionLengthened)), fact(e.FootageDisposed)),
+    ("kept-longer", lambda: then(State.SEALED, fact(e.ManifestSigned), fact(e.ReceiptVerified, keep_until="2033-05-26")),
+     fact(e.FootageDisposed)),
+    ("held-already", lambda: then(State.SEALED, fact(e.HoldPlaced)), fact(e.HoldPlaced)),
+    ("no-such-hold", lambda: at_state(State.SEALED), fact(e.HoldReleased)),
+    ("not-later", lambda: at_state(State.SEALED), fact(e.RetentionLengthened, keep_until="2033-05-25")),
+    ("not-later", lambda: at_state(State.SEALED), fact(e.RetentionLengthened, keep_until="for ever")),
+    ("not-disposed", lambda: at_state(State.SEALED), fact(e.DispositionSigned)),
+    ("not-disposed", lambda: then(State.SEALED, fact(e.FootageDisposed), fact(e.DispositionSigned)), fact(e.DispositionSigned)),
+    ("disposed-already", lambda: then(State.SEALED, fact(e.FootageDisposed)), fact(e.FootageDisposed)),
+    ("disposed-already", lambda: then(State.SEALED, fact(e.FootageDisposed)), fact(e.HoldPlaced)),
 )
 
 
@@ -323,6 +348,27 @@ def test_every_word_of_contradiction_is_reached() -> None:
     source = Path(machine.__file__).read_text(encoding="utf-8")
     words = set(re.findall(r'return "([a-z-]+)"', source)) | set(re.findall(r'IllegalStep\("([a-z-]+)"', source))
     assert words == {word for word, _, _ in CONTRADICTIONS} | {"not-now"}
+
+
+def test_a_date_that_is_no_date_moves_nothing() -> None:
+    for odd in ("2033-13-01", "9999", "", "２０４０-01-01", "2040-01-01T00:00"):
+        room = then(State.SEALED, fact(e.ManifestSigned), fact(e.ReceiptVerified, keep_until=odd))
+        assert room.sessions["S1"].kept_until == "2033-05-25"
+    room = then(State.SEALED, fact(e.ManifestSigned), fact(e.ReceiptVerified, keep_until="2030-01-01"))
+    assert room.sessions["S1"].kept_until == "2033-05-25", "a platform may lengthen, never shorten"
+
+
+def test_a_released_hold_frees_only_itself() -> None:
+    room = then(State.SEALED, fact(e.HoldPlaced), fact(e.HoldPlaced, hold_id="H2"), fact(e.HoldReleased))
+    assert set(room.sessions["S1"].holds) == {"H2"}
+    room = step(step(room, fact(e.HoldReleased, hold_id="H2")), fact(e.FootageDisposed))
+    assert room.sessions["S1"].disposed is not None
+
+
+def test_the_latest_signed_moment_is_remembered_whatever_order_receipts_come_in() -> None:
+    room = then(State.CHECKIN, fact(e.ReceiptVerified, answers="session-open", received_utc_us=7))
+    room = step(room, fact(e.ReceiptVerified, answers="session-open", received_utc_us=5))
+    assert room.witness is not None and room.witness.received_utc_us == 7
 
 
 # ---- what the fold says ------------------------------------------------------------------------------------------------
@@ -403,6 +449,7 @@ class Histories(RuleBasedStateMachine):
         for session_id, rank in ranks.items():
             assert RANK[self.room.sessions[session_id].state] >= rank, "a session went back"
         for session_id, session in before.sessions.items():
+            assert (self.room.sessions[session_id].kept_until or "") >= (session.kept_until or ""), "a session is kept shorter"
             if session_id != event.session:
                 assert self.room.sessions[session_id] == session, "a fact of one session changed another"
 
@@ -425,7 +472,11 @@ class Histories(RuleBasedStateMachine):
         elif kind in (e.Sealed, e.SessionAmended, e.ManifestSigned):
             changed = {"revision": number} | ({"digest": f"m{number}"} if kind is e.ManifestSigned else {})
         elif kind in (e.ReceiptVerified, e.ReceiptRefused):
-            changed = {"digest": f"m{number}"}
+            changed = {"digest": f"m{number}"} | ({"keep_until": f"203{number}-01-01"} if kind is e.ReceiptVerified and seat else {})
+        elif kind is e.RetentionLengthened:
+            changed = {"keep_until": f"204{number}-01-01"}
+        elif kind is e.FootageDisposed:
+            changed = {"day": f"204{number}-01-02", "keep_until": f"20{33 if number else 39}-05-25"}
         self.throw(fact(kind, session, **changed))
 
     @rule(session=st.sampled_from(["S1", "S2", "S3"]), choice=st.integers(0, 5))
@@ -479,6 +530,12 @@ class Histories(RuleBasedStateMachine):
         assert self.room.closed_total == sum(s.state is State.SEALED for s in sessions)
         assert self.room.opened_total - self.room.closed_total == (self.room.live is not None)
         assert sorted(s.opened.session_seq for s in sessions if s.opened) == list(range(1, self.room.opened_total + 1))
+
+    @invariant()
+    def what_was_given_up_was_over_and_on_no_hold(self) -> None:
+        for session in self.room.sessions.values():
+            if session.disposed is not None:
+                assert session.disposed.day > session.disposed.keep_until and not session.holds
 
     @invariant()
     def revisions_are_numbered_and_only_the_last_may_be_unsigned(self) -> None:

@@ -67,8 +67,8 @@ def test_a_good_room_is_ready() -> None:
     ("reader", {"reader": "lost", "reader_fault": "gone"}, "red", "reader-lost"),
     ("reader", {"reader": "starting"}, "red", "reader-lost"),
     ("storage", {"write_ok": False, "storage_fault": "not mounted"}, "red", "storage-fault"),
-    ("storage", {"free_bytes": 10**12 - 1}, "red", "storage-full"),
-    ("storage", {"free_bytes": 13 * 10**11 - 1}, "amber", "storage-low"),
+    ("storage", {"free_bytes": 13 * 10**11 - 1}, "red", "storage-full"),
+    ("storage", {"space_low": True}, "amber", "storage-low"),
     ("storage", {"free_bytes": 13 * 10**11}, "green", "storage-ok"),
     ("clock", {"clock_state": "unsynced"}, "red", "clock-unsynced"),
     ("clock", {"clock_state": "unknown"}, "red", "clock-unsynced"),
@@ -145,7 +145,7 @@ def test_any_red_bars_the_doors(changed: dict[str, Any]) -> None:
     assert judge(replace(GOOD, **changed)).result is Result.NOT_READY
 
 
-@pytest.mark.parametrize("changed", [{"platform_reason": "timeout"}, {"roster_age_us": 13 * H}, {"free_bytes": 11 * 10**11}])
+@pytest.mark.parametrize("changed", [{"platform_reason": "timeout"}, {"roster_age_us": 13 * H}, {"space_low": True}])
 def test_amber_warns_and_opens(changed: dict[str, Any]) -> None:
     assert judge(replace(GOOD, **changed)).result is Result.WARNINGS
 
@@ -186,6 +186,7 @@ def test_nothing_but_a_camera_beside_another_can_be_waived(waived: set[str]) -> 
         st.just(""), st.none() | st.integers(0, 5000), st.none() | st.integers(-12000, 0), st.booleans(),
         st.sets(st.sampled_from([*RULES, NOT_WATCHED])).map(tuple), st.integers(0, 10**7)),
         max_size=3, unique_by=lambda s: s.stream).map(tuple),
+    space_low=st.booleans(),
     free_bytes=st.integers(0, 10**13), needed_bytes=st.integers(0, 10**13), write_ok=st.booleans(), storage_fault=st.just(""),
     clock_state=st.sampled_from(["synced", "unsynced", "unknown"]), require_sync=st.booleans(),
     platform_reason=st.sampled_from([None, "timeout"]), chief_present=st.booleans(), proctors_present=st.integers(0, 4),

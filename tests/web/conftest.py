@@ -37,8 +37,10 @@ from edge.capture.sidecar import Fragment, Sidecar, to_json
 from edge.capture.streams import Piece, StreamSpec, Track
 from edge.clock import US, Clock, SimClock, Stamp, SystemClock
 from edge.evidence.chain import link
+from edge.evidence.manifest import RoomFacts
 from edge.evidence.report import Report
 from edge.idcheck.reader import CardSeen, CardUnreadable, ReaderStatus
+from edge.keeper import Keeper, Means
 from edge.room import Instruments, Room, Rules
 from edge.sessions import events as e
 from edge.sessions.identity import Document, Identity
@@ -47,6 +49,7 @@ from edge.status import ClockReading, DiskReading
 from edge.storage.catalog import Catalog
 from edge.storage.database import Database
 from edge.storage.journal import Journal
+from edge.storage.keeping import Keeping
 from edge.storage.logins import Logins
 from edge.storage.outbox import Outbox
 from edge.storage.photos import Photos
@@ -238,6 +241,21 @@ def _staff_file() -> bytes:
         return (Path(folder) / "staff.json").read_bytes()
 
 
+class _NobodySigns:
+    """The pages sign nothing."""
+
+    chain_pem = ""
+
+    def sign(self, pae: bytes) -> bytes:
+        raise AssertionError("a page signed something")
+
+
+def _keeper(room: Room, database: Database, folder: Path, around: Surroundings) -> Keeper:
+    facts = RoomFacts("KD01", "000000-KD01-R01", "E1", "c" * 64, "0", "a" * 64, "b" * 64, "boot", "room-1", True)
+    return Keeper(room, Means(Keeping(database, folder / "footage"), _NobodySigns(), facts, lambda: "",
+                              lambda: around.clock.state == "synced", list(around.streams)))
+
+
 def build_hall(folder: Path, clock: Clock) -> Hall:
     """A room over a new database in `folder`, or over the one that is there."""
     around, reports = Surroundings(), [Report("PASS WITH DECLARED GAPS", "front: 1 declared gap", ("manifest-1: signature holds",))]
@@ -257,7 +275,7 @@ def build_hall(folder: Path, clock: Clock) -> Hall:
     desk = Desk(footage=folder / "footage", run=folder / "run", room_name="第 1 考场", room_code="000000-KD01-R01",
                 stream_names={"front": {"zh-CN": "前摄像", "en": "Front camera"}, "rear": {"zh-CN": "后摄像", "en": "Rear camera"},
                               "mic": {"zh-CN": "拾音器", "en": "Microphone"}},
-                logins=Logins(database, clock), verify=verify)
+                logins=Logins(database, clock), verify=verify, keeping=_keeper(room, database, folder, around))
     desk.footage.mkdir(exist_ok=True)
     return Hall(room, build_web(room, desk), clock, around, desk, database, reports)
 

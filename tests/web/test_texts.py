@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import edge.keeper
 import edge.room
 import edge.sessions.machine
 import edge.web
@@ -39,7 +40,7 @@ WEB = Path(str(edge.web.__file__)).parent
 TEMPLATES = sorted((WEB / "templates").glob("*.html"))
 MODULES = sorted(path for path in WEB.glob("*.py") if path.name != "local.py")      # the local socket speaks JSON to programs
 TEXTS = Texts.load()
-ROOM_SOURCES = (Path(str(edge.room.__file__)), Path(str(edge.sessions.machine.__file__)), *MODULES)
+ROOM_SOURCES = (Path(str(edge.room.__file__)), Path(str(edge.keeper.__file__)), Path(str(edge.sessions.machine.__file__)), *MODULES)
 
 
 def literals(path: Path, names: set[str], position: int = 0) -> set[str]:
@@ -60,7 +61,8 @@ def refusal_words() -> set[str]:
         words |= literals(path, {"Refusal", "IllegalStep"})
     tree = ast.parse(Path(str(edge.sessions.machine.__file__)).read_text(encoding="utf-8"))
     judges = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
-              and node.name in ("_contradiction", "_seat_conflict", "_unvouched", "_attendance_conflict", "_doubt_conflict")]
+              and node.name in ("_contradiction", "_seat_conflict", "_unvouched", "_attendance_conflict", "_doubt_conflict",
+                                "_keeping_conflict")]
     words |= {each.value for judge in judges for node in ast.walk(judge) if isinstance(node, ast.Return) and node.value is not None
               for each in ast.walk(node.value) if isinstance(each, ast.Constant) and isinstance(each.value, str)
               and re.fullmatch(r"[a-z]+(-[a-z]+)+", each.value)}
@@ -111,6 +113,8 @@ WORDS: dict[str, set[str]] = {
     "paper-by": {"class", "employer", "person"}, "plan": set(dossier._PLAN),
     "class-cancel": {"title", "ask", "means", "go"},
     "cancel": {"title", "ask", "means", "go"}, "abort": {"title", "ask", "means", "go"}, "class-abort": {"title", "ask", "means", "go"},
+    "keeping-bar": {"hold", "exporting", "unfinished", "no-receipt", "rejected", "newest"}, "keeping-space": {"timetable", "days"},
+    "keeping-halted": {"too-much", "files-missing", "storage", "clock"},
     "face": {str(result) for result in face.Result}, "face-short": {str(result) for result in face.Result},
     "face-reason": {*face.NOT_COMPARED_WORDS, *faces.NOT_COMPARED_WORDS, *photo.UNDECODED_WORDS},
     "trouble": {f"{word}{end}" for word in ("forbidden", "not-found", "bad-request", "defect") for end in ("", ".next")} | {"login"},
