@@ -27,6 +27,7 @@ def books() -> Iterator[S3Store]:
     store.close()
 
 
+@pytest.mark.slow
 def test_an_exam_is_archived_when_it_is_over_and_proven_elsewhere(house: House, books: S3Store, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()

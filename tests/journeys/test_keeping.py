@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from edge import demo
 from tests.journeys.house import House, until
 from tests.journeys.test_trouble import accepted, whole_session
@@ -17,6 +19,7 @@ def edge(house: House, *words: str) -> subprocess.CompletedProcess[str]:
                           text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_an_auditor_keeps_a_session_from_the_command_line(house: House, tmp_path: Path) -> None:
     house.start()
     until(house.up)

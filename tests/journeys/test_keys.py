@@ -11,6 +11,8 @@ import sys
 from contextlib import closing
 from typing import Any
 
+import pytest
+
 from edge import demo
 from edge.evidence.rollover import read_rollover
 from edge.sim.authority import Authority
@@ -38,6 +40,7 @@ def signer_of(house: House, session: str, kind: str) -> str:
 
 
 @needs_token
+@pytest.mark.slow
 def test_a_key_is_rolled_into_a_token_between_two_sessions(house: House, token: Token) -> None:
     house.start()
     until(house.up)
