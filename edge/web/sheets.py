@@ -19,6 +19,8 @@ from edge.web.access import web_of
 from edge.web.pages import language_of, local_time, page
 from edge.web.proctor import facts_of, session_of
 
+_ADMISSION = 4
+"""Column of the admission number: a spreadsheet would take its 19 digits for a quantity and lose the last four. Behind a tab it is text."""
 ABSENT = (attendance.Group.MISSING, attendance.Group.REFUSED)
 """Who is not there: never came, or came and was turned away."""
 
@@ -45,8 +47,10 @@ def show_csv(request: Request, session_id: str) -> Response:
     for n, line in enumerate(attendance.lines(web.room, session), 1):
         at, left = (local_time(us, "%Y-%m-%d %H:%M:%S") if us else "" for us in (line.at_us, line.left_us))
         group, method = w("class-group" if is_class else "group", line.group), w("method", line.method) if line.method else ""
-        cells = (n, line.seat, line.name, line.number, line.admission_no, group, at, line.late_min or "", method, left)
-        out.writerow(map(_cell, cells))
+        cells = [_cell(each) for each in (n, line.seat, line.name, line.number, line.admission_no, group.lstrip("✓▲✕ "), at,
+                                          line.late_min or "", method, left)]
+        cells[_ADMISSION] = f"\t{cells[_ADMISSION]}" if line.admission_no.isdigit() else cells[_ADMISSION]
+        out.writerow(cells)
     return Response("\ufeff" + table.getvalue(), media_type="text/csv; charset=utf-8",
                     headers={"Content-Disposition": f'attachment; filename="{session.id}.csv"'})
 
