@@ -141,12 +141,6 @@ def mend_checkins(connection: sqlite3.Connection) -> None:
         derive(connection, fact.seq, fact.event)
 
 
-def mend_flags(connection: sqlite3.Connection) -> int:
-    """`in_session` where the journal names a segment and its row does not say so. Never the other way: what is kept stays kept."""
-    return connection.execute("UPDATE segment SET in_session = 1 WHERE in_session = 0 AND EXISTS (SELECT 1 FROM session_segment x "
-                              "WHERE x.stream = segment.stream AND x.seq = segment.seq)").rowcount
-
-
 def has_facts(database: Database) -> bool:
     """Whether the journal holds anything."""
     with database.read() as connection:
