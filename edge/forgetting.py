@@ -59,7 +59,7 @@ class Forgetter:
     def _forget_enrolments(self, before_s: int) -> None:
         """Photos that lie there for 30 days and belong to nobody who is still expected (the others go when their session is over)."""
         state, rosters = self._room.state, self._room.rosters
-        awaited = {c.candidate_id for each, roster in rosters.items() if each in state.sessions
+        awaited = {c.candidate_id for each, roster in rosters.copy().items() if each in state.sessions
                    and state.sessions[each].state not in (State.SEALED, State.CANCELLED) for c in roster.candidates}
         old = [path for path in self._enrolment.glob("*.jpg") if path.stem not in awaited and path.lstat().st_mtime < before_s] \
             if self._enrolment.is_dir() else []

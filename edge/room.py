@@ -264,7 +264,7 @@ class Room:
         """How things stand at the door at this moment."""
         today, here = self.local_date(at.utc_us), session.id if session else ""
         others = {s.id: self.rosters[s.id] for s in sorted(self.state.sessions.values(), key=lambda s: s.plan.scheduled_start_us)
-                  if s.id in self.rosters and s.id != here and self._is_today(s.id, today) and s.state not in OVER}
+                  if s.id != here and s.state not in OVER and self._is_today(s.id, today) and s.id in self.rosters}
         coming = {s: r for s, r in others.items() if self.state.sessions[s].state in (State.PLANNED, State.PREFLIGHT)}
         return door.Doorway(session, self.rosters.get(here), others, coming, today, session is not None and self._too_late(session, at), at)
 
@@ -413,7 +413,7 @@ class Room:
                 return
             if before and not reason.strip():
                 raise Refusal("reason-needed", minutes=0)
-            owner = door.owner_of(session, self.rosters[session_id], seat, late=self._too_late(session, now))
+            owner = door.owner_of(session, self.rosters[session_id], seat, late=self._too_late(session, now), besides=candidate_id)
             if owner is not None:
                 raise Refusal("seat-taken", seat=seat, name=mask_name(owner.name))
             await self._do(e.SeatAssigned(at=now, session=session_id, candidate_id=candidate_id, seat=seat, by=by, reason=reason.strip(),

@@ -394,6 +394,8 @@ async def test_u6_seats_are_given_and_changed_with_a_reason(hall: Hall) -> None:
     await room.assign_seat(SESSION, RARE, "21", "T002", "20号机蓝屏")
     await room.assign_seat(SESSION, RARE, "21", "T002", "再说一次")
     assert [(f.before, f.seat) for f in facts(hall, e.SeatAssigned)] == [(None, "20"), ("20", "21")]
+    await room.assign_seat(SESSION, RARE, "021", "T002", "写法更正")           # his own, written otherwise
+    await room.assign_seat(SESSION, RARE, "21", "T002", "写法更正")
     await room.assign_seat(SESSION, YI, "22", "T002", "02号机蓝屏")           # not here yet: found at the door
     assert (await hall.show("样例乙")).seat == "22"
     assert room.state == hall.restart().state

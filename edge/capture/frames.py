@@ -11,6 +11,7 @@ import resource
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -34,6 +35,8 @@ def first_picture(path: Path) -> bytes:
 def main(argv: Sequence[str] | None = None) -> int:
     """See the module's text."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")      # where memory runs out, this helper goes first
     os.nice(10)
     av.logging.set_level(None)
     for name in sys.argv[1:] if argv is None else argv:

@@ -219,10 +219,11 @@ def same_seat(one: str | None, other: str | None) -> bool:
     return len(plain) == 2 and plain[0] == plain[1]
 
 
-def owner_of(session: Session, roster: Roster, seat: str, *, late: bool) -> Candidate | None:
-    """Whose seat it is: who sits there or, until the cut-off, who is expected there."""
+def owner_of(session: Session, roster: Roster, seat: str, *, late: bool, besides: str = "") -> Candidate | None:
+    """Whose seat it is, other than the candidate `besides`: who sits there or, until the cut-off, who is expected there."""
     return next((c for c in roster.candidates
-                 if same_seat(seat_of(session, c), seat) and (c.candidate_id in session.admitted or not late)), None)
+                 if c.candidate_id != besides and same_seat(seat_of(session, c), seat)
+                 and (c.candidate_id in session.admitted or not late)), None)
 
 
 def earliest_leave_min(session: Session) -> int:

@@ -37,6 +37,8 @@ from edge.web.pages import form_of, language_of, page, rendered
 from edge.web.proctor import facts_of, session_of
 
 CUT_S = 30.0
+AT_ONCE = 2
+"""Programs that cut pictures, beside each other: a page asks for a dozen at once."""
 PER_CAMERA = 3
 _PLAN = ("class_no", "training_org", "person_category", "trade", "exam_kind", "subject")
 """What is told of the plan, in this order, beside what the room itself holds of it."""
@@ -73,9 +75,10 @@ def notes(web: Web, session: Session) -> list[Note]:
 def _note(web: Web, fact: e.Event, names: Mapping[str, str]) -> Iterator[Note]:
     by = tuple(web.room.staff.name(who) for who in (getattr(fact, "by", None) or getattr(fact, "staff_id", None),
                                                     getattr(fact, "second", None)) if who)
-    reason, key, whom = getattr(fact, "reason", None) or "", fact.kind, names.get(getattr(fact, "candidate_id", None) or "", "")
+    reason, key = attendance.safe(getattr(fact, "reason", None) or ""), fact.kind
+    whom = names.get(getattr(fact, "candidate_id", None) or "", "")
     match fact:
-        case e.CandidateAdmitted(exception=None) | e.ExamStarted(reason=None) | e.RosterAccepted(source="platform"):
+        case e.CandidateAdmitted(exception=None) | e.ExamStarted(reason=None) | e.RosterAccepted(source="platform" | "drill"):
             return
         case e.ExamEnded(outcome="completed") | e.SeatAssigned(before=None):
             return
@@ -123,7 +126,7 @@ async def pictures(request: Request, session: Session, *, whole: bool) -> list[P
     named = [(views.stream_name(web, language, segment.stream), segment) for segment in wanted]
     if not whole:
         return [Picture(name, s.start_utc_us, f"/archive/{session.id}/picture/{s.stream}/{s.seq}.jpg") for name, s in named]
-    jpegs = await _cut([web.desk.footage / segment.path for segment in wanted])
+    jpegs = await _cut(request, [web.desk.footage / segment.path for segment in wanted])
     return [Picture(name, s.start_utc_us, "data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
             for (name, s), jpeg in zip(named, jpegs, strict=False) if jpeg]
 
@@ -136,14 +139,18 @@ async def show_picture(request: Request, session_id: str, stream: str, seq: str)
     if row is None:
         return nothing(request, "media.no-segment")
     await note_view(request, session_id, stream, anew=False, reason="dossier")
-    jpegs = await _cut([web.desk.footage / row.path])
+    jpegs = await _cut(request, [web.desk.footage / row.path])
     return Response(jpegs[0], media_type="image/jpeg") if jpegs and jpegs[0] else nothing(request, "media.no-segment")
 
 
-async def _cut(paths: Sequence[Path]) -> list[bytes]:
+async def _cut(request: Request, paths: Sequence[Path]) -> list[bytes]:
     """The first picture of each file; empty where there is none."""
-    if not paths:
-        return []
+    turn: asyncio.Semaphore = request.app.state.cutting
+    async with turn:
+        return await _cut_now(paths) if paths else []
+
+
+async def _cut_now(paths: Sequence[Path]) -> list[bytes]:
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "edge.capture.frames", *map(str, paths), stdin=DEVNULL,
                                                    stdout=PIPE)
     data = b""
@@ -168,7 +175,7 @@ async def _facts(request: Request, session_id: str, *, verified: bool, whole: bo
     web, language = web_of(request), language_of(request)
     session = session_of(web, session_id)
     plan = json.loads(web.room.catalog.plan(session_id) or "{}")
-    report = await web.desk.verify(session_id) if verified and session.sealed else None
+    report = await web.desk.verify(session_id) if verified and any(each.digest for each in session.revisions) else None
     told = [(key, "、".join(map(str, value)) if isinstance(value, list) else str(value))
             for key in _PLAN if (value := plan.get(key))]
     return {**facts_of(web, session), "plan": told, "people": attendance.lines(web.room, session),
@@ -236,6 +243,7 @@ def _rows(web: Web, by: str, asked: str) -> list[tuple[str, str]]:
 
 
 def add_routes(app: FastAPI) -> None:
+    app.state.cutting = asyncio.Semaphore(AT_ONCE)
     app.get("/archive/{session_id}/dossier")(show)
     app.get("/archive/{session_id}/picture/{stream}/{seq}.jpg")(show_picture)
     app.post("/archive/{session_id}/dossier")(show_verified)

@@ -20,7 +20,9 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from edge.exported.copying import gentle
 from edge.exported.zip64 import Archive
 from edge.room import Refusal
+from edge.storage.staff import TooSoon
 from edge.web.access import Who, web_of, who_of
+from edge.web.acts import refused
 from edge.web.desk import LaidOut, PageExports, Web
 from edge.web.media import nothing
 from edge.web.pages import form_of, go, page
@@ -88,8 +90,11 @@ async def sign(request: Request, session_id: str) -> Response:
     """An auditor signs for whole names and numbers; then the browser is sent to the download."""
     web, who, form = web_of(request), who_of(request), await form_of(request)
     exports = _exports(web, session_id)
-    laid = await exports.begin(await exports.lay_told(session_id, who.staff_id, full=True, reason=form.get("reason", ""),
-                                                      pin=form.get("pin", "")))
+    try:
+        laid = await exports.begin(await exports.lay_told(session_id, who.staff_id, full=True, reason=form.get("reason", ""),
+                                                          pin=form.get("pin", "")))
+    except TooSoon as wait:
+        return refused(request, "too-soon", {"seconds": wait.seconds})
     _downloads(request).keep(Download(who.staff_id, session_id, laid))
     return go(request, f"/archive/{session_id}/export/{laid.ticket}.zip")
 

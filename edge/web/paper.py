@@ -53,6 +53,8 @@ def main() -> int:
     from weasyprint import CSS, HTML, URLFetcher
 
     resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")      # where memory runs out, this helper goes first
     os.nice(10)
 
     html = sys.stdin.buffer.read(MOST_BYTES + 1)

@@ -75,4 +75,5 @@ def everybody(room: Room, session: Session) -> list[Someone]:
 def doubted(room: Room, session: Session) -> list[Someone]:
     """Everybody about whom there is or was a doubt, open ones first, with the reason that was given."""
     reasons = {row.event.candidate_id: row.event.reason for row in room.events(session.id) if isinstance(row.event, e.IdentityDoubted)}
-    return [replace(person, doubt_reason=reasons.get(person.candidate_id) or "") for person in everybody(room, session) if person.doubt]
+    return [replace(person, doubt_reason=attendance.safe(reasons.get(person.candidate_id) or ""))
+            for person in everybody(room, session) if person.doubt]

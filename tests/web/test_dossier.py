@@ -184,6 +184,9 @@ def test_the_pages_look_right(chromium: Browser, served: Served, make_film: Make
     page.locator("a[href$='/dossier']").first.click()
     expect(page.locator("h1")).to_contain_text("一期一档")
     until(page, "[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
+    seen = [r for r in hall.room.events(SESSION) if isinstance(r.event, e.FootageViewed)]
+    page.wait_for_timeout(1500)
+    assert [r for r in hall.room.events(SESSION) if isinstance(r.event, e.FootageViewed)] == seen, "an open page asks for itself no more"
     auditor.looks_right()
     if folder := os.environ.get("EDGE_SHOTS"):
         page.screenshot(path=f"{folder}/dossier-paper.png", full_page=True)
