@@ -252,7 +252,9 @@ def test_a_refusal_keeps_what_was_typed(chromium: Browser, served: Served) -> No
 
 def test_a_late_start_asks_for_the_reason(chromium: Browser, served: Served) -> None:
     hall, do = served.hall, served.do
-    do(hall.plan(SESSION, hall.clock.now().utc_us - 10 * 60 * US))
+    now_us = hall.clock.now().utc_us
+    off_us = -10 * 60 * US if hall.room.local_date(now_us - 10 * 60 * US) == hall.room.local_date(now_us) else 10 * 60 * US
+    do(hall.plan(SESSION, now_us + off_us))                     # of today, also just after midnight
     do(hall.roster())
     do(hall.to("checkin"))
     do(hall.card(*CARDS[0]))
