@@ -377,6 +377,16 @@ def among(loaded: set[str], *names: str) -> set[str]:
     return {each for each in loaded if any(each == name or each.startswith(f"{name}.") for name in names)}
 
 
+def test_no_verb_pays_for_another(tmp_path: Path) -> None:
+    """The door gathers all verbs of all parts, and loads nothing but their words."""
+    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "edge", "key", "roll", "--help"], capture_output=True, text=True,
+                          timeout=60, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HOUSE), "PYTHONSAFEPATH": "1"})
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert {f"edge.commands.{path.stem}" for path in EDGE.glob("commands/[a-z]*.py")} <= among(loaded, "edge")
+    assert among(loaded, "edge") - among(loaded, "edge.commands") == {"edge"}
+    assert among(loaded, *ADDRESS) == set()
+
+
 def test_the_room_never_loads_what_touches_pictures(tmp_path: Path) -> None:
     loaded = loaded_by(tmp_path, "room")
     assert {"edge.app", "edge.room", "sqlite3", "fastapi"} <= loaded
