@@ -16,6 +16,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -273,6 +274,13 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             yield node.module.partition(".")[0]
+
+
+def test_the_floors_of_the_design_are_those_that_are_held() -> None:
+    layers = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"][0]["layers"]
+    floors = re.findall(r"^\| [^|]*\| ((?:`\w+`(?:, )?)+) \|", read("docs/design/README.md"), re.MULTILINE)
+    held = [set(re.findall(r"\w+", re.sub(r"\(\w+\)", "", each))) for each in layers]      # (in brackets: not built yet)
+    assert [set(re.findall(r"`(\w+)`", row)) for row in floors] == held and len(held) > 8
 
 
 def test_each_foreign_library_has_its_address() -> None:
