@@ -124,8 +124,9 @@ def contents_of(look: Look, root_pem: bytes, session: str) -> bundle.Contents:
         raise KeyError("the manifest or the session-open is not stored")
     rows = look.of_session(session)
     last = max((row.seq for row in rows if isinstance(row.event, e.ManifestSigned)), default=0)
+    bodies = {number: each.body for number, each in manifests.items()}
     return bundle.Contents(
-        manifests={number: each.body for number, each in manifests.items()}, session_open=opening.body,
+        manifests=bodies, session_open=opening.body, rollovers=bundle.handed_over(opening.body, bodies, *look.rollovers()),
         receipts={number: answers[each.digest] for number, each in manifests.items() if each.digest in answers},
         open_receipt=answers.get(opening.digest), root_pem=root_pem, rows=[row for row in rows if row.seq <= last])
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge.sessions import events as e
 from edge.storage import migrations
-from edge.storage.catalog import StoredEnvelope
+from edge.storage.catalog import StoredEnvelope, rollovers_in
 from edge.storage.journal import recorded
 
 PAGE = 20_000
@@ -50,9 +50,14 @@ class Look:
         if version > len(migrations.STEPS):
             raise NoStore(f"the database {path} has schema {version}, this program knows {len(migrations.STEPS)}. Use the newer program.")
 
-    def _ask(self, query: str, *values: Any) -> list[sqlite3.Row]:
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None)) as connection:
             connection.row_factory = sqlite3.Row
+            yield connection
+
+    def _ask(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        with self._open() as connection:
             return connection.execute(query, values).fetchall()
 
     def rows(self) -> Iterator[tuple[int, str | None, str, int, int, str, str, str, str]]:
@@ -99,6 +104,10 @@ class Look:
         """The signed objects of one session."""
         return [StoredEnvelope(**dict(row)) for row in self._ask(
             "SELECT digest, kind, session, revision, answers, body FROM envelope WHERE session = ? ORDER BY kind, revision", session)]
+
+    def rollovers(self) -> tuple[list[bytes], dict[str, bytes]]:
+        with self._open() as connection:
+            return rollovers_in(connection)
 
     def segments_of(self, session: str) -> dict[tuple[str, int], tuple[str, int, str, str]]:
         """(stream, seq) -> (path, bytes, sha256, sidecar_sha256) of a session's rows in the index."""
