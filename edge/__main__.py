@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 def _explain(error: Exception, program: bool) -> int:
     """What a person can act on goes out in plain words; anything else keeps its traceback."""
     words = {"ConfigError": 3, "NotReady": 3, "StorageRefused": 3, "NewerSchema": 3, "NotExportable": 1, "ArchiveError": 1,
-             "AlreadyRunning": 1, "Refused": 1, "BackupRefused": 1, "MemberChanged": 1, "OtherFile": 1}
+             "AlreadyRunning": 1, "Refused": 1, "BackupRefused": 1, "MemberChanged": 1, "OtherFile": 1, "NoStore": 1}
     code = words.get(type(error).__name__)
     if code is None and not program and isinstance(error, OSError | EOFError):
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
@@ -177,6 +177,10 @@ def _add_upkeep(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         return each
 
     v = verb(verbs, "reindex", _reindex, "rebuild the catalog of footage from the disk alone; the room must not run, the recorder may")
+    v.add_argument("--json", action="store_true", help="the outcome as one JSON object")
+    v = verb(verbs, "fsck", _fsck, "check the invariants of journal, index, documents and files; --repair mends only what is provable")
+    v.add_argument("--repair", action="store_true", help="mend what the journal proves; the room must not run. Deletes nothing")
+    v.add_argument("--deep", action="store_true", help="also read every film through and compare its SHA-256")
     v.add_argument("--json", action="store_true", help="the outcome as one JSON object")
     text = "the room's state without keys and footage: make, verify, restore"
     backups = verbs.add_parser("backup", help=text, description=text).add_subparsers(required=True, metavar="WHAT")
@@ -526,6 +530,13 @@ def _rebuild(config: Config, now_utc_us: int, as_json: bool = False) -> int:
     for path, why in done.refused:
         print(f"not taken in: {path}: {why}")
     return 1 if done.refused else 0
+
+
+def _fsck(args: argparse.Namespace) -> int:
+    from edge.fsck.check import check, lines
+    outcome = check(_load(args), repair=args.repair, deep=args.deep, progress=_stage)
+    print(json.dumps(outcome.as_json(), ensure_ascii=False) if args.json else "\n".join(lines(outcome)))
+    return 1 if outcome.left else 0
 
 
 def _backup_make(args: argparse.Namespace) -> int:
