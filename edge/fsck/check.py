@@ -28,6 +28,7 @@ from edge.sessions.machine import RoomState
 from edge.storage import owed, rules
 from edge.storage.database import Database
 from edge.storage.look import Look
+from edge.storage.migrations import STEPS
 from edge.storage.rules import Mend
 
 PRIORITIES = {"session-open": notary.OPEN_FIRST, "session-manifest": notary.MANIFEST_NEXT, keyring.KIND: keyring.FIRST,
@@ -161,6 +162,10 @@ class _Look:
         """The database itself, its journal and what follows from that. None: it cannot be asked."""
         self._progress("database", 0, 1)
         first, *others = rules.RULES
+        if self._look.version < len(STEPS):
+            self._outcome.notes.append("the database is an older program's; nothing of it was looked at: start the room once, which brings "
+                                       "it up to date, then check again")
+            return None
         damage = self._found_by(first)
         self._progress("database", 1, 1)
         missing = [each for each in self._found_by(others[0]) if each.startswith("the table")] if not damage else []
@@ -175,6 +180,9 @@ class _Look:
         state = state_folder.history(self._look.folded(), facts)
         self._sound = not any(each.name in ("journal-chain", "possible-history") for each in facts)
         self._take(facts)
+        self._outcome.notes += [f"{each.id} waits for a signature: the room signs when it runs and its key answers"
+                                for each in state.sessions.values() if each.opened is not None and (
+                                    each.open_digest is None or any(revision.digest is None for revision in each.revisions))]
         self._rules(others)
         return state
 

@@ -43,7 +43,7 @@ INVARIANTS: Mapping[str, Invariant] = {
     "row-as-told": Invariant(
         "a segment's row says what the journal says of it", "players, exports and the scrub would look for other bytes than were "
         "recorded",
-        "-", "the row is written anew from the journal"),
+        "-", "the row is written anew from the journal; of no session, from its unchanged sidecar"),
     "session-link": Invariant(
         "which segments belong to which session is what the journal says", "a session would be exported or kept without some of its "
         "footage",

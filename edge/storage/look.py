@@ -39,14 +39,15 @@ class IdleSegment:
 
 
 class Look:
-    """Questions to the database file `path`. NoStore if it is none, or newer than this program."""
+    """Questions to the database file `path`. NoStore if it is none, or newer than this program. `version`: of its schema; an older
+    program's tables may lack what is asked for."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise NoStore(f"there is no database {path}. Nothing was checked. Name the room's configuration with --config.")
         self._path = path
         try:
-            version = self._ask("PRAGMA user_version")[0][0]
+            self.version = version = int(self._ask("PRAGMA user_version")[0][0])
         except sqlite3.DatabaseError as error:
             raise NoStore(f"the database {path} cannot be read ({error}). Nothing was changed. "
                           "Keep a copy and restore a backup.") from error

@@ -282,6 +282,22 @@ def test_new_recordings_and_garbage_are_no_faults(store: Store) -> None:
     assert any("wait for the room" in note for note in outcome.notes)
 
 
+def test_an_older_programs_database_is_left_to_the_room(store: Store) -> None:
+    store.ask("PRAGMA user_version = 3")
+    outcome = look(store, repair=True)
+    assert outcome.findings == [] and any("start the room once" in note for note in outcome.notes)
+    assert store.ask("PRAGMA user_version") == [(3,)]
+
+
+def test_a_session_that_waits_for_its_signature_is_no_fault(store: Store) -> None:
+    last = store.ask("SELECT max(seq) FROM event WHERE kind = 'ManifestSigned'")[0][0]
+    store.spoil_facts(f"DELETE FROM event WHERE seq >= {last}")
+    store.spoil("DELETE FROM envelope WHERE rowid = (SELECT max(rowid) FROM envelope)",
+                "DELETE FROM outbox WHERE id = (SELECT max(id) FROM outbox)")
+    outcome = look(store)
+    assert outcome.findings == [] and f"{WAITING} waits for a signature" in " ".join(outcome.notes), list(lines(outcome))
+
+
 # ---- beside a running room ----------------------------------------------------------------------------------------------
 
 def test_beside_a_running_room_it_only_looks_and_looks_twice(store: Store) -> None:
