@@ -2,7 +2,8 @@
 
 The directory is read by the standard library; then every member is looked up in the file itself. Two programs may see different files in
 one ZIP (two members of one name, a name that differs between directory and member, bytes that no member owns, members that overlap): what
-this module passes, all of them see alike. Form: PKWARE APPNOTE 6.3.10, 4.3.7 (local header), 4.4.4 (flags), 4.4.5 (methods).
+this module passes, all of them see alike. Form: PKWARE APPNOTE 6.3.10, 4.3.7 (local header), 4.4.4 (flags), 4.4.5 (methods), 4.6.9 (a
+second name).
 LIMIT: CRC-32 is not compared; what counts is covered by digests and signatures, and those are taken over the bytes that come out.
 Standard library only. Called by `shown`.
 """
@@ -13,6 +14,7 @@ import os
 import re
 import stat
 import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,7 +32,9 @@ _LOCAL, _STORED, _DEFLATED, _ENCRYPTED, _DESCRIBED_LATER, _UTF8 = 30, 0, 8, 0x20
 _DESCRIPTOR_MOST = 24
 _UNKNOWN_SIZE = 0xFFFFFFFF
 _CHUNK = 1 << 20
-_PLAIN_NAME = re.compile(r"[^/\\:\x00-\x1f]{1,255}(/[^/\\:\x00-\x1f]{1,255}){0,30}")
+_PART = r"[^/\\:\x00-\x1f]{0,254}[^/\\:\x00-\x1f. ]"      # nor a dot or blank at its end, which Windows drops
+_PLAIN_NAME = re.compile(f"{_PART}(/{_PART}){{0,30}}")
+_SECOND_NAME = 0x7075
 _BROKEN = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, EOFError, RuntimeError)
 
 
@@ -172,8 +176,8 @@ class Zip:
             return start
         _, _, flags, method, _, _, _, packed, _, names, extra = struct.unpack("<4s5H3I2H", head)
         at: int = start + _LOCAL + names + extra
-        raw = os.pread(self._handle, names, start + _LOCAL)
-        if raw.decode("utf-8" if flags & _UTF8 else "cp437", "replace") != info.orig_filename:
+        raw, more = os.pread(self._handle, names, start + _LOCAL), os.pread(self._handle, extra, start + _LOCAL + names)
+        if {raw.decode("utf-8" if flags & _UTF8 else "cp437", "replace"), *_second_names(more + info.extra)} != {info.orig_filename}:
             self._trap(f"{_shown(info)} has another name where it lies than in the directory")
         elif (flags | info.flag_bits) & _ENCRYPTED:
             self._trap(f"{_shown(info)} is encrypted")
@@ -197,13 +201,14 @@ class Zip:
         seen: dict[str, str] = {}
         for name in (info.orig_filename for info in infos):
             plain = name.removesuffix("/")
-            if not _PLAIN_NAME.fullmatch(plain) or {".", ".."} & set(plain.split("/")):
+            if not _PLAIN_NAME.fullmatch(plain):
                 self._trap(f"{name[:200]!r} leads out of the folder, or is no name of a file")
-            elif (other := seen.get(plain.casefold())) is not None:
+            elif (other := seen.get(_alike(plain))) is not None:
                 self._trap(f"{name!r} is there twice" if other == name else f"{name!r} and {other!r} become one file where letters' case "
                            "does not count")
+                self.members.pop(other, None)
             else:
-                seen[plain.casefold()] = name
+                seen[_alike(plain)] = name
                 if name != plain:
                     self.members.pop(name, None)        # a folder
                 continue
@@ -212,6 +217,20 @@ class Zip:
         for name in sorted(name for plain, name in seen.items() if plain in above and not name.endswith("/")):
             self._trap(f"{name!r} is a file and a folder")
             self.members.pop(name, None)
+
+
+def _alike(name: str) -> str:
+    """One text for all names that some file system takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _second_names(extra: bytes) -> Iterator[str]:
+    """Names in extra fields, which some programs unpack to instead."""
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        if kind == _SECOND_NAME:
+            yield extra[4 + 5:4 + length].decode("utf-8", "replace")
+        extra = extra[4 + length:]
 
 
 def _shown(info: zipfile.ZipInfo) -> str:
