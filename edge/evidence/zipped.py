@@ -28,6 +28,8 @@ DIRECTORY_MAX_BYTES = 64 << 20
 """Half a million files; the directory of a session of twelve hours and six streams has 1 MB."""
 MOST_INFLATED = 1032
 """No stored byte of DEFLATE becomes more than so many (RFC 1951: 258 bytes in two bits)."""
+MOST_FAULTS = 100
+"""After so many traps the list is no longer of use to anybody."""
 _LOCAL, _STORED, _DEFLATED, _ENCRYPTED, _DESCRIBED_LATER, _UTF8 = 30, 0, 8, 0x2041, 1 << 3, 1 << 11
 _DESCRIPTOR_MOST = 24
 _UNKNOWN_SIZE = 0xFFFFFFFF
@@ -136,7 +138,8 @@ class Zip:
         self.faults.append(Fault("zip-damaged", f"{self.path.name} {text}"))
 
     def _trap(self, text: str) -> None:
-        self.faults.append(Fault("zip-trap", f"{self.path.name}: {text}"))
+        if len(self.faults) < MOST_FAULTS:
+            self.faults.append(Fault("zip-trap", f"{self.path.name}: {text}"))
 
     def _read(self, size: int) -> None:
         try:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from edge import storecheck
 from edge.clock import SimClock
 from edge.fsck import invariants
 from edge.fsck.check import NO_MEND, Outcome, check, lines
@@ -61,6 +62,13 @@ def test_a_whole_store_is_clean_and_nothing_is_written(store: Store) -> None:
     assert store.files() == before and store.tables() == tables
     assert {what for what, _, _ in told} >= {"database", "tables", "cam-front: sidecars"}
     assert look(store, repair=True).findings == [] and store.files() == before and store.tables() == tables
+
+
+def test_what_fsck_calls_clean_the_auditors_check_passes(store: Store) -> None:
+    root = (store.state / "root.pem").read_bytes()
+    for session in (ANSWERED, WAITING):
+        report = storecheck.check(store.state / "edge.db", store.footage, root, session)
+        assert report.verdict != "FAIL" and any("hands over to" in line for line in report.lines), report.lines
 
 
 # ---- what can be mended -------------------------------------------------------------------------------------------------
