@@ -54,6 +54,9 @@ INVARIANTS: Mapping[str, Invariant] = {
     "kept-not-idle": Invariant(
         "a segment of a session, or of a lost time, does not count as idle", "it would be removed some hours later",
         "-", "the segment counts as kept"),
+    "kept-for-nothing": Invariant(
+        "a segment that counts as kept is asked for by a session or a lost time", "footage of nobody's exam lies there for ever",
+        "edge reindex puts it right; the room then removes it like any idle footage. Not mended, because it leads to a removal"),
     "kept-not-garbage": Invariant(
         "what the journal says is kept is not waiting to be removed", "the room would remove footage that must be kept",
         "-", "the line that orders the removal is taken back; the files stay"),

@@ -66,19 +66,27 @@ def _one_manifest(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"{row[0]} has {row[2]} different manifests of revision {row[1]}"
 
 
-_LINE = "l.kind IS NOT s.kind OR l.session IS NOT s.session OR l.revision IS NOT s.revision"
-_WRONG_STATE = f"(l.state = 'waiting' AND s.digest IN ({_ANSWERED})) OR (l.state = 'done' AND s.digest NOT IN ({_ANSWERED}))"
+_LINE = "l.kind IS NOT s.kind OR l.session IS NOT s.session OR l.revision IS NOT s.revision OR l.priority IS NOT "
+_WRONG_STATE = (f"(l.state NOT IN ('done', 'parked') AND s.digest IN ({_ANSWERED})) OR (l.state NOT IN ('waiting', 'parked') "
+                f"AND s.digest NOT IN ({_ANSWERED}))")
 
 
-def _outbox(connection: sqlite3.Connection) -> Iterator[str]:
+def _place(priorities: Mapping[str, int]) -> str:
+    """A document's place in the outbox, as a question."""
+    return "CASE s.kind " + " ".join(f"WHEN '{kind}' THEN {int(place)}" for kind, place in priorities.items()) + " END"
+
+
+def _outbox(connection: sqlite3.Connection, priorities: Mapping[str, int]) -> Iterator[str]:
     for row in connection.execute(f"SELECT kind, session FROM ({_SIGNED}) s WHERE digest NOT IN (SELECT digest FROM outbox)"):
         yield f"the {row[0]} of {_whose(row[1])} is not among what is owed to the platform, nor among what it has"
-    for row in connection.execute(f"SELECT s.kind, s.session FROM ({_SIGNED}) s JOIN outbox l ON l.digest = s.digest WHERE {_LINE}"):
+    for row in connection.execute(f"SELECT s.kind, s.session FROM ({_SIGNED}) s JOIN outbox l ON l.digest = s.digest "
+                                  f"WHERE {_LINE} {_place(priorities)}"):
         yield f"the {row[0]} of {_whose(row[1])} is owed to the platform as something else"
     for row in connection.execute(f"SELECT s.kind, s.session, l.state FROM ({_SIGNED}) s JOIN outbox l ON l.digest = s.digest "
                                   f"WHERE {_WRONG_STATE}"):
-        yield (f"the {row[0]} of {_whose(row[1])} " + ("is still to be sent, though the platform has answered" if row[2] == "waiting"
-                                                       else "counts as delivered, and no receipt of it was ever verified"))
+        yield (f"the {row[0]} of {_whose(row[1])} " + ("counts as delivered, and no receipt of it was ever verified" if row[2] == "done"
+                                                       else f"is {row[2]}, though the platform has answered" if row[2] == "waiting"
+                                                       else f"is neither waiting nor delivered ({row[2]})"))
 
 
 def _mend_outbox(connection: sqlite3.Connection, priorities: Mapping[str, int]) -> None:
@@ -87,12 +95,12 @@ def _mend_outbox(connection: sqlite3.Connection, priorities: Mapping[str, int]) 
                               "WHERE digest NOT IN (SELECT digest FROM outbox) ORDER BY seq").fetchall()
     connection.executemany("INSERT INTO outbox(kind, session, revision, digest, priority, state, attempts, queued_utc_us) "
                            "VALUES (?,?,?,?,?,'waiting',0,?)", [(*row[:4], priorities[row[0]], row[4]) for row in lost])
-    wrong = connection.execute(f"SELECT s.kind, s.session, s.revision, s.digest FROM ({_SIGNED}) s JOIN outbox l ON l.digest = s.digest "
-                               f"WHERE {_LINE}").fetchall()
-    connection.executemany("UPDATE outbox SET kind = ?, session = ?, revision = ? WHERE digest = ?", wrong)
-    connection.execute(f"UPDATE outbox SET state = 'done' WHERE state = 'waiting' AND digest IN ({_ANSWERED})")
-    connection.execute(f"UPDATE outbox SET state = 'waiting' WHERE state = 'done' AND digest IN (SELECT digest FROM ({_SIGNED})) "
-                       f"AND digest NOT IN ({_ANSWERED})")
+    wrong = connection.execute(f"SELECT s.kind, s.session, s.revision, {_place(priorities)}, s.digest FROM ({_SIGNED}) s "
+                               f"JOIN outbox l ON l.digest = s.digest WHERE {_LINE} {_place(priorities)}").fetchall()
+    connection.executemany("UPDATE outbox SET kind = ?, session = ?, revision = ?, priority = ? WHERE digest = ?", wrong)
+    connection.execute(f"UPDATE outbox SET state = 'done' WHERE state NOT IN ('done', 'parked') AND digest IN ({_ANSWERED})")
+    connection.execute("UPDATE outbox SET state = 'waiting' WHERE state NOT IN ('waiting', 'parked') "
+                       f"AND digest IN (SELECT digest FROM ({_SIGNED})) AND digest NOT IN ({_ANSWERED})")
 
 
 def _outbox_strays(connection: sqlite3.Connection) -> Iterator[str]:
@@ -103,5 +111,6 @@ def _outbox_strays(connection: sqlite3.Connection) -> Iterator[str]:
 def rules(priorities: Mapping[str, int]) -> tuple[Rule, ...]:
     """`priorities`: of each kind of document, its place in the outbox."""
     return (Rule("document-label", _labels, _mend_labels), Rule("document-stored", _lost), Rule("document-promised", _strays),
-            Rule("one-manifest", _one_manifest), Rule("outbox", _outbox, partial(_mend_outbox, priorities=priorities)),
+            Rule("one-manifest", _one_manifest),
+            Rule("outbox", partial(_outbox, priorities=priorities), partial(_mend_outbox, priorities=priorities)),
             Rule("outbox-promised", _outbox_strays))

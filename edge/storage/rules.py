@@ -116,6 +116,13 @@ def _idle(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"{row[0]} number {row[1]} is to be kept and counts as idle: it would be removed"
 
 
+def _kept_for_nothing(connection: sqlite3.Connection) -> Iterator[str]:
+    for row in connection.execute("SELECT s.path FROM segment s WHERE s.in_session <> 0 AND (s.stream, s.seq) NOT IN "
+                                  f"(SELECT stream, seq FROM ({_FACTS})) AND NOT EXISTS (SELECT 1 FROM unaccounted u "
+                                  "WHERE s.start_utc_us < u.to_utc_us AND s.end_utc_us > u.from_utc_us)"):
+        yield f"{row[0]} counts as kept, and neither a session nor a lost time asks for it"
+
+
 def _mend_idle(connection: sqlite3.Connection) -> None:
     connection.executemany("UPDATE segment SET in_session = 1 WHERE stream = ? AND seq = ?", connection.execute(_COUNTS_AS_IDLE).fetchall())
 
@@ -269,6 +276,7 @@ RULES = (
     Rule("session-link", _links, mend_links),
     Rule("lost-time", _lost_time, _mend_lost_time),
     Rule("kept-not-idle", _idle, _mend_idle),
+    Rule("kept-for-nothing", _kept_for_nothing),
     Rule("kept-not-garbage", _garbage, _mend_garbage),
     Rule("garbage-or-row", _garbage_with_a_row),
     Rule("footage-total", _totals, _mend_totals),
