@@ -2,7 +2,7 @@
 
 A folder with a manifest in it is one exported session, a folder with documents further down is a history; a ZIP of either is read where
 it is. Nothing is written anywhere.
-Called by `edge/__main__.py`.
+Called by `edge/commands/proof.py`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TextIO
 
 from edge.config import Config
 from edge.evidence import bundle, envelope, history, words
@@ -26,9 +24,9 @@ from edge.evidence.report import Report, Second
 from edge.evidence.revocation import Revocations, read_lists
 from edge.evidence.shown import Folder, Shown, Zipped
 from edge.evidence.zipped import Zip
+from edge.progress import Line
 
 _SESSION_ID = re.compile(r"S[0-9]{8}-[A-Z0-9]{4}-R[0-9]{2}-[0-9]{2}")
-RENEW_S = 0.2
 
 
 class NotVerifiable(Exception):
@@ -54,15 +52,12 @@ class Order:
 def run(order: Order, config: Config | None) -> int:
     """Check, print the report, and return 0 unless it failed. NotVerifiable before anything was checked."""
     root = _root(order.root or (config.in_state(config.evidence.root) if config else None))
-    with_line = Line(sys.stderr)
-    try:
+    with Line(sys.stderr) as line:
         if order.store is not None and config is not None:
-            report = _store(order, config, root, _means(order, root, None), with_line)
+            report = _store(order, config, root, _means(order, root, None), line)
         else:
             with _opened(order.folder) as shown:
-                report = _shown(order, shown, root, _means(order, root, shown), with_line)
-    finally:
-        with_line.clear()
+                report = _shown(order, shown, root, _means(order, root, shown), line)
     if order.as_json:
         print(json.dumps(report.as_json(), ensure_ascii=False))
     else:
@@ -104,18 +99,18 @@ def _shown(order: Order, shown: Shown, root: bytes | None, means: Means, line: L
     documents = [name for name, _ in history.walk(shown)]
     if alone and (any(fnmatchcase(name, "manifest-*.dsse.json") and "/" not in name for name in documents) or (
             shown.faults and not documents)):
-        return bundle.verify(shown, root, line.bytes, revocations=means.revocations, second=means.second)
+        return bundle.verify(shown, root, line.told, revocations=means.revocations, second=means.second)
     if not documents and not shown.faults:
         raise NotVerifiable(f"{shown} holds no exported session: there is no manifest in it. Nothing was checked.")
     told = Told(expected=means.expected, since=order.since)
-    return history.verify(shown, root, line.bytes, more=order.receipts, revocations=means.revocations, told=told, second=means.second)
+    return history.verify(shown, root, line.told, more=order.receipts, revocations=means.revocations, told=told, second=means.second)
 
 
 def _store(order: Order, config: Config, root: bytes | None, means: Means, line: Line) -> Report:
     from edge import storecheck
     from edge.storage.look import NoStore
     try:
-        return storecheck.check(config.paths.state / "edge.db", config.paths.footage, root or b"", order.store or None, line.bytes,
+        return storecheck.check(config.paths.state / "edge.db", config.paths.footage, root or b"", order.store or None, line.told,
                                 revocations=means.revocations, expected=means.expected, second=means.second)
     except NoStore as error:
         raise NotVerifiable(str(error)) from error
@@ -161,32 +156,3 @@ def _expected(path: Path | None) -> frozenset[str]:
     if wrong := [each for each in asked if not _SESSION_ID.fullmatch(each)]:
         raise NotVerifiable(f"{path} must hold session ids, one a line; {wrong[0][:40]!r} is none. Nothing was checked.")
     return frozenset(asked)
-
-
-class Line:
-    """One line at a terminal that says how far it is and how long it will take; silent where nobody looks."""
-
-    def __init__(self, terminal: TextIO) -> None:
-        self._terminal, self._shown = terminal, terminal.isatty()
-        self._began = self._last = time.monotonic()
-        self._before = 0
-
-    def bytes(self, done: int, total: int) -> None:
-        """`done` of `total` bytes (or documents, of which there are few)."""
-        now = time.monotonic()
-        if done < self._before:
-            self._began = now
-        self._before = done
-        if not self._shown or not total or (now - self._last < RENEW_S and done < total):
-            return
-        self._last = now
-        speed = done / max(now - self._began, 0.001)
-        left = (total - done) / speed if speed else 0
-        amount = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB  {speed / 1e6:,.0f} MB/s" if total > 1_000_000 else f"{done} of {total}"
-        self._terminal.write(f"\r\x1b[K{done * 100 // total:3d} %  {amount}  {left / 60:.0f} min {left % 60:.0f} s left")
-        self._terminal.flush()
-
-    def clear(self) -> None:
-        if self._shown:
-            self._terminal.write("\r\x1b[K")
-            self._terminal.flush()
