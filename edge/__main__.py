@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 def _explain(error: Exception, program: bool) -> int:
     """What a person can act on goes out in plain words; anything else keeps its traceback."""
     words = {"ConfigError": 3, "NotReady": 3, "StorageRefused": 3, "NewerSchema": 3, "NotExportable": 1, "ArchiveError": 1,
-             "AlreadyRunning": 1, "Refused": 1, "BackupRefused": 1, "MemberChanged": 1, "OtherFile": 1}
+             "AlreadyRunning": 1, "Refused": 1, "BackupRefused": 1, "MemberChanged": 1, "OtherFile": 1, "NoStore": 1, "Fatal": 1}
     code = words.get(type(error).__name__)
     if code is None and not program and isinstance(error, OSError | EOFError):
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""

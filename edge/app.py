@@ -239,11 +239,11 @@ def _tcp_socket(host: str, port: int) -> socket.socket:
 
 def _unix_socket(path: Path) -> socket.socket:
     """A listening socket file only its owner may open; what a killed program left is replaced, a living one is not."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe, suppress(OSError):
         probe.connect(str(path))
         raise NotReady(f"a room is running already on {path}. Nothing was started.")
     path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         listener.bind(str(path))
     except OSError as error:

@@ -52,7 +52,10 @@ def documents(room: Room, session: str, root_pem: bytes) -> list[File]:
     signed = [(r.seq, r.event.revision) for r in rows if isinstance(r.event, e.ManifestSigned)]
     last, revision = max(signed)
     journal = b"".join(chain.to_line(r) + b"\n" for r in rows if r.seq <= last)
-    found = [*((_document_name(k, kept), k.body) for k in kept), (bundle.ROOT_NAME, root_pem), (f"journal-{revision}.jsonl", journal)]
+    opening = next(k.body for k in kept if k.kind == "session-open")
+    manifests = {k.revision or 0: k.body for k in kept if k.kind == "session-manifest"}
+    found = [*((_document_name(k, kept), k.body) for k in kept), (bundle.ROOT_NAME, root_pem), (f"journal-{revision}.jsonl", journal),
+             *bundle.handed_over(opening, manifests, *room.catalog.rollovers()).items()]
     return [File(name, hashlib.sha256(data).hexdigest(), len(data), data=data) for name, data in found]
 
 

@@ -298,8 +298,9 @@ def _contents(room: Room, root_pem: bytes, session: str) -> bundle.Contents:
         raise NotExportable(f"session {session} has no manifest yet: it is not sealed, or it is unknown here. "
                             "Nothing was written. Seal it first, or look at the id.")
     answers = {k.answers: k.body for k in kept if k.kind == "receipt"}
+    bodies = {number: k.body for number, k in manifests.items()}
     return bundle.Contents(
-        manifests={number: k.body for number, k in manifests.items()},
+        manifests=bodies, rollovers=bundle.handed_over(opened.body, bodies, *room.catalog.rollovers()),
         receipts={number: answers[k.digest] for number, k in manifests.items() if k.digest in answers},
         session_open=opened.body, open_receipt=answers.get(opened.digest), root_pem=root_pem,
         rows=_up_to_last_manifest(room.events(session)))

@@ -121,7 +121,7 @@ def reindex(footage: Path, database: Database, journal: Journal, now_utc_us: int
     new.begin()
     days = [(stream, str(day.relative_to(footage))) for stream in result.streams for day in day_folders(footage / stream)]
     rows: list[SegmentRow] = []
-    for done, found in enumerate(_read_all(footage, days, processes or os.cpu_count() or 1), 1):
+    for done, found in enumerate(read_all(footage, days, processes or os.cpu_count() or 1), 1):
         if rows and (len(rows) >= BATCH or (found.rows and found.rows[0][0] != rows[0][0])):
             new.add(rows)
             rows = []
@@ -136,7 +136,7 @@ def reindex(footage: Path, database: Database, journal: Journal, now_utc_us: int
     return result
 
 
-def _read_all(footage: Path, days: list[tuple[str, str]], processes: int) -> Iterator[Found]:
+def read_all(footage: Path, days: list[tuple[str, str]], processes: int) -> Iterator[Found]:
     """Each day's rows, in order, read ahead by a few days."""
     if processes == 1 or len(days) < 4:
         yield from (read_day(str(footage), stream, day) for stream, day in days)

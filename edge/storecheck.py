@@ -2,7 +2,8 @@
 
 `check` reads everything and writes nothing: the journal's chain from the first row to the last, every signed document, every session made
 again from its rows and compared with what was signed, every row of the index against its file. It may run beside a working room (the disk
-is shared with the recording: run it with `nice` and `ionice`), and on a copy of a room's folders. Called by `edge verify --store`.
+is shared with the recording: run it with `nice` and `ionice`), and on a copy of a room's folders. Called by `edge verify --store`;
+`edge fsck` asks for the journal alone.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def check(database: Path, footage: Path, root_pem: bytes, session: str | None = 
     root = found.trust(root_pem, None)
     if not root:
         return Report("FAIL", found.first, tuple(found.lines), findings=tuple(found.faults), sessions=0, scope="store")
-    _journal(found, look, progress)
+    journal(found, look, progress)
     opened = look.opened()
     if session is not None and session not in opened:
         found.wrong(f"the journal knows no opened session {session}", "no-session")
@@ -69,7 +70,7 @@ def _on(progress: Progress | None, before: int, total: int, done: int, _: int) -
         progress(before + done, max(total, before + done))
 
 
-def _journal(found: Findings, look: Look, progress: Progress | None) -> None:
+def journal(found: Findings, look: Look, progress: Progress | None) -> None:
     """Each row has the hash it says, names the one before it, and is number one more."""
     last, prev, rows = 0, chain.GENESIS, look.last_row()
     for seq, session, kind, utc_us, boot_us, boot_id, body, named, digest in look.rows():
@@ -124,8 +125,9 @@ def contents_of(look: Look, root_pem: bytes, session: str) -> bundle.Contents:
         raise KeyError("the manifest or the session-open is not stored")
     rows = look.of_session(session)
     last = max((row.seq for row in rows if isinstance(row.event, e.ManifestSigned)), default=0)
+    bodies = {number: each.body for number, each in manifests.items()}
     return bundle.Contents(
-        manifests={number: each.body for number, each in manifests.items()}, session_open=opening.body,
+        manifests=bodies, session_open=opening.body, rollovers=bundle.handed_over(opening.body, bodies, *look.rollovers()),
         receipts={number: answers[each.digest] for number, each in manifests.items() if each.digest in answers},
         open_receipt=answers.get(opening.digest), root_pem=root_pem, rows=[row for row in rows if row.seq <= last])
 
@@ -144,7 +146,7 @@ def _promised(found: Findings, look: Look, held: set[str]) -> None:
         try:
             says = chain.parse(body.encode())
         except chain.NotCanonical:
-            continue                    # changed: said by `_journal`
+            continue                    # changed: said by `journal`
         wanted = says.get("receipt_sha256") if kind == "ReceiptVerified" else says.get("digest")
         if wanted not in held:
             found.wrong(f"row {seq} ({kind} of {session or 'the device'}) names a document that is not stored", "missing-document")

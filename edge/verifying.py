@@ -1,6 +1,7 @@
 """`edge verify`: what is to be checked, against what, and how it is told. The checks themselves are `evidence` and `storecheck`.
 
-A folder with a manifest in it is one exported session, a folder with documents further down is a history. Nothing is written anywhere.
+A folder with a manifest in it is one exported session, a folder with documents further down is a history; a ZIP of either is read where
+it is. Nothing is written anywhere.
 Called by `edge/commands/proof.py`.
 """
 
@@ -9,15 +10,20 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from edge.config import Config
-from edge.evidence import bundle, history, words
+from edge.evidence import bundle, envelope, history, words
 from edge.evidence.history import Told
 from edge.evidence.keys import read_certificates
 from edge.evidence.report import Report, Second
 from edge.evidence.revocation import Revocations, read_lists
+from edge.evidence.shown import Folder, Shown, Zipped
+from edge.evidence.zipped import Zip
 from edge.progress import Line
 
 _SESSION_ID = re.compile(r"S[0-9]{8}-[A-Z0-9]{4}-R[0-9]{2}-[0-9]{2}")
@@ -46,13 +52,12 @@ class Order:
 def run(order: Order, config: Config | None) -> int:
     """Check, print the report, and return 0 unless it failed. NotVerifiable before anything was checked."""
     root = _root(order.root or (config.in_state(config.evidence.root) if config else None))
-    revocations = _revocations(order.crl, root, order.folder)
-    expected, second = _expected(order.schedule), _second(order)
     with Line(sys.stderr) as line:
         if order.store is not None and config is not None:
-            report = _store(order, config, root, Means(revocations, expected, second), line)
+            report = _store(order, config, root, _means(order, root, None), line)
         else:
-            report = _folder(order, root, Means(revocations, expected, second), line)
+            with _opened(order.folder) as shown:
+                report = _shown(order, shown, root, _means(order, root, shown), line)
     if order.as_json:
         print(json.dumps(report.as_json(), ensure_ascii=False))
     else:
@@ -69,20 +74,36 @@ class Means:
     second: Second | None
 
 
-def _folder(order: Order, root: bytes | None, means: Means, line: Line) -> Report:
-    folder = order.folder
-    if folder is not None and folder.is_file():
-        raise NotVerifiable(f"{folder} is a file. Unpack it first (unzip -d NEW-FOLDER {folder.name}), then name the folder. "
-                            "Nothing was checked.")
-    if folder is None or not folder.is_dir():
-        raise NotVerifiable(f"{folder} is not a folder. Nothing was checked.")
+def _means(order: Order, root: bytes | None, shown: Shown | None) -> Means:
+    return Means(_revocations(order.crl, root, shown), _expected(order.schedule), _second(order))
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[Shown]:
+    """The folder or ZIP that is to be checked. NotVerifiable if it is neither."""
+    if path is not None and path.is_dir():
+        yield Folder(path)
+    elif path is not None and path.is_file():
+        with path.open("rb") as file:
+            begins = file.read(2)
+        if begins != b"PK" and path.suffix.lower() != ".zip":
+            raise NotVerifiable(f"{path} is a file, and no ZIP. Name an exported ZIP or a folder. Nothing was checked.")
+        with Zip(path) as archive:
+            yield Zipped(archive).itself()
+    else:
+        raise NotVerifiable(f"{path} is not a folder, nor a ZIP. Nothing was checked.")
+
+
+def _shown(order: Order, shown: Shown, root: bytes | None, means: Means, line: Line) -> Report:
     alone = not order.receipts and not means.expected and order.since == 1
-    if any(folder.glob("manifest-*.dsse.json")) and alone:
-        return bundle.verify(folder, root, line.told, revocations=means.revocations, second=means.second)
-    if next(history.walk(folder), None) is None:
-        raise NotVerifiable(f"{folder} holds no exported session: there is no manifest in it. Nothing was checked.")
+    documents = [name for name, _ in history.walk(shown)]
+    if alone and (any(fnmatchcase(name, "manifest-*.dsse.json") and "/" not in name for name in documents) or (
+            shown.faults and not documents)):
+        return bundle.verify(shown, root, line.told, revocations=means.revocations, second=means.second)
+    if not documents and not shown.faults:
+        raise NotVerifiable(f"{shown} holds no exported session: there is no manifest in it. Nothing was checked.")
     told = Told(expected=means.expected, since=order.since)
-    return history.verify(folder, root, line.told, more=order.receipts, revocations=means.revocations, told=told, second=means.second)
+    return history.verify(shown, root, line.told, more=order.receipts, revocations=means.revocations, told=told, second=means.second)
 
 
 def _store(order: Order, config: Config, root: bytes | None, means: Means, line: Line) -> Report:
@@ -105,11 +126,13 @@ def _root(path: Path | None) -> bytes | None:
         raise NotVerifiable(f"{path} holds no certificate (PEM). Nothing was checked.") from error
 
 
-def _revocations(paths: tuple[Path, ...], root: bytes | None, folder: Path | None) -> Revocations:
+def _revocations(paths: tuple[Path, ...], root: bytes | None, shown: Shown | None) -> Revocations:
     if not paths:
         return Revocations()
-    own = folder / bundle.ROOT_NAME if folder else None
-    trusted = root if root is not None else own.read_bytes() if own and own.is_file() else b""
+    trusted = root or b""
+    if root is None and shown is not None:
+        with suppress(OSError, ValueError):
+            trusted = shown.read(bundle.ROOT_NAME, envelope.MAX_BYTES)
     if not trusted:
         raise NotVerifiable("a revocation list needs the authority's root: name it with --root. Nothing was checked.")
     try:

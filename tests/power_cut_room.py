@@ -30,11 +30,15 @@ from edge.capture.sidecar import Fragment
 from edge.clock import US, SimClock
 from edge.evidence import chain, envelope, keys, manifest
 from edge.evidence.manifest import RoomFacts
+from edge.fsck.check import PRIORITIES
 from edge.notary import Notary
 from edge.sessions import events as e
 from edge.sessions.machine import Session, State
 from edge.sim.authority import Authority
+from edge.storage import owed, rules
 from edge.storage.database import Database
+from edge.storage.look import Look
+from edge.storage.migrations import STEPS
 from tests.conftest import SESSION, STREAMS, Device, Hall, two_o_clock
 
 
@@ -219,17 +223,27 @@ def run(folder: Path, staff: Path, boot: int, at: int) -> tuple[bool, int, dict[
     return status != 0, max(promised, default=0), found
 
 
+def contradictions(home: Path) -> list[str]:
+    """What of the database contradicts its journal at this moment, before anybody has started again: by the rules of `edge fsck`."""
+    if not (home / "state" / "edge.db").is_file() or (look := Look(home / "state" / "edge.db")).version < len(STEPS):
+        return []                       # cut while the database was being made
+    return [f"{rule.name}: {each}" for rule in (*rules.RULES, *owed.rules(PRIORITIES)) for each in look.found_by(rule.find)]
+
+
 def main(folder: Path, staff: Path, every: int) -> None:
     device = Device(folder / "device", Authority.create(folder / "authority"))
     assert device.signer.chain_pem
     for n in itertools.count(1, every):
         home = folder / "room"
         was_cut, acked, found = run(home, staff, 0, n)
+        against = contradictions(home)
         if was_cut:
             found = run(home, staff, 1, 0)[2]
             assert found is not None
             found["promised"] = acked
-        print(json.dumps({"cut": n, **(found or {})}) if was_cut else json.dumps({"done": n, **(found or {})}), flush=True)
+            against += contradictions(home)
+        found = {**(found or {}), "contradictions": against}
+        print(json.dumps({"cut" if was_cut else "done": n, **found}), flush=True)
         shutil.rmtree(home)
         if not was_cut:
             return

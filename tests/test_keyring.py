@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from jsonschema import Draft202012Validator
 
-from edge import durable, followers, keyring
+from edge import archivable, durable, followers, keyring
 from edge.capture.control import RecorderControl
 from edge.clock import US, iso_utc
 from edge.evidence import envelope as dsse
@@ -26,12 +26,15 @@ from edge.evidence.keys import fingerprint, read_certificates
 from edge.evidence.manifest import RoomFacts
 from edge.evidence.rollover import read_rollover
 from edge.evidence.signers import Borrowed, DeviceSigner, make_key, open_key, open_signer
+from edge.export import Exports, Order
 from edge.keyring import Files
 from edge.notary import Notary
 from edge.sessions import events as e
 from edge.sessions.machine import State
 from edge.sim.authority import Authority
 from edge.status import ClockReading
+from edge.storage.look import Look
+from edge.storecheck import contents_of
 from tests.evidence.holders import Token, Tpm, needs_token, needs_tpm
 
 if TYPE_CHECKING:
@@ -206,6 +209,47 @@ async def test_a_session_is_finished_by_the_key_that_opened_it(office: Office) -
     signed = {item.kind: item.body for item in office.hall.catalog.envelopes(SESSION)}
     for kind, payload_type in (("session-open", dsse.SESSION_OPEN), ("session-manifest", dsse.SESSION_MANIFEST)):
         assert read_envelope(signed[kind], office.authority.root_pem, payload_type, "device", None).cert_sha256 == old
+    names = {file.name for file in archivable.documents(office.hall.room, SESSION, office.authority.root_pem)}
+    assert "rollover-1.dsse.json" not in names, "nothing of it is signed by the new key"
+
+
+async def test_what_the_new_key_signs_leaves_with_the_old_ones_word(office: Office) -> None:
+    """Archive and export of a session whose later revision another key signed, two rolls on; with the receipts that there are."""
+    hall = office.hall
+    notary = await office.start()
+    for state, go in hall.way(SESSION):
+        await go()
+        if state is State.SEALING:
+            break
+    opened = hall.room.state.sessions[SESSION].opened
+    assert opened
+    for stream in ("cam-back", "cam-front", "mic"):
+        await hall.segment(stream, opened.at.plus(30 * US), hall.clock.now().plus(US))
+    while await notary.step():
+        pass
+    for _ in range(2):
+        office.stage()
+        notary = await office.start()
+    item = await hall.outbox.next_due(hall.clock.now())
+    assert item and item.kind == "key-rollover"
+    assert await notary.receipt(item, dsse.seal(dsse.RECEIPT, {
+        "type": "exam-platform-receipt/v1", "receipt_id": "Q1", "kind": item.kind, "digest": item.digest, "device": DEVICE,
+        "room_code": ROOM, "verdict": "accepted", "reasons": [], "platform_seq": 1, "received_utc": iso_utc(hall.clock.now().utc_us)},
+        office.authority.platform))
+    await hall.segment("mic", opened.at, opened.at.plus(30 * US))
+    await hall.clock.pass_time(5)
+    while await notary.step():
+        pass
+    [first, second] = hall.room.catalog.rollovers()[0]
+    wanted = {"rollover-1.dsse.json": first, "receipt-rollover-1.dsse.json": hall.room.catalog.rollovers()[1][item.digest],
+              "rollover-2.dsse.json": second}
+    assert read_rollover(first, office.authority.root_pem).opened.digest == item.digest
+    documents = {file.name: file.data for file in archivable.documents(hall.room, SESSION, office.authority.root_pem)}
+    assert documents | wanted == documents
+    contents = contents_of(Look(hall.database.path), office.authority.root_pem, SESSION)
+    assert max(contents.manifests) >= 2 and contents.rollovers == wanted
+    laid = await Exports(hall.room, hall.folder, office.authority.root_pem).lay(Order(SESSION, "local", "zip"))
+    assert {m.name: m.data for m in laid.archive.members} | wanted == {m.name: m.data for m in laid.archive.members}
 
 
 async def test_a_renewed_certificate_of_the_same_key_is_named_too(office: Office) -> None:

@@ -31,6 +31,7 @@ def check(found: list[dict[str, Any]], fewest: int) -> None:
         assert each["chain"] is None and each["began"] >= each.get("promised", 0), "nothing that was promised is lost"
         assert each["segments"], "each segment on the disk is a fact, once"
         assert each["gaps"], "and what is missing is declared"
+        assert each["contradictions"] == [], "no table contradicts the journal, neither right after the cut nor at the end"
     assert any(each.get("promised") for each in found)
     assert {each["amended"] for each in found} <= {0, 1}
 

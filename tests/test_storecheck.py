@@ -201,8 +201,29 @@ def test_the_command_on_one_session(career: Career, tmp_path: Path) -> None:
     assert done.returncode == 0 and json.loads(done.stdout)["scope"] == "session", done.stderr
 
 
+def test_the_command_on_a_zip(career: Career, tmp_path: Path) -> None:
+    """As one session, as a history, packed again with a folder around it, cut off, and of something else."""
+    folder = career.write(tmp_path / "history")
+    packed = {name: tmp_path / f"{name}.zip" for name in ("one", "all", "around", "cut", "other")}
+    shutil.make_archive(str(tmp_path / "one"), "zip", folder / session_id(1))
+    shutil.make_archive(str(tmp_path / "all"), "zip", folder)
+    shutil.make_archive(str(tmp_path / "around"), "zip", folder, session_id(1))
+    packed["cut"].write_bytes(packed["one"].read_bytes()[:-500])
+    shutil.make_archive(str(tmp_path / "other"), "zip", HOUSE / "systemd")
+    root = ("--root", tmp_path / "root.pem")
+    root[1].write_bytes(career.authority.root_pem)
+    for name, scope in (("one", "session"), ("all", "history"), ("around", "session")):
+        done = run(packed[name], *root, "--json")
+        assert done.returncode == 0 and json.loads(done.stdout)["scope"] == scope, (name, done.stdout, done.stderr)
+        assert run(packed[name], *root).stdout == run(folder if name == "all" else folder / session_id(1), *root).stdout
+    cut = run(packed["cut"])
+    assert cut.returncode == 1 and "is cut off or damaged" in cut.stdout and "下载或复制没有完成" in cut.stdout and not cut.stderr
+    other = run(packed["other"])
+    assert other.returncode == 1 and "holds no exported session" in other.stderr
+
+
 @pytest.mark.parametrize(("words", "said"), [
-    ([], "name a folder to check"), (["{rubbish}"], "is a file. Unpack it first"),
+    ([], "name a folder to check"), (["{rubbish}"], "is a file, and no ZIP"),
     (["nowhere"], "is not a folder"), (["{empty}"], "holds no exported session"),
     (["{empty}", "--root", "{rubbish}"], "holds no certificate"),
     (["{history}", "--schedule", "{rubbish}"], "is none. Nothing was checked"),

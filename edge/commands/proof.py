@@ -101,7 +101,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _verify_options(v: argparse.ArgumentParser) -> None:
-    v.add_argument("folder", type=Path, nargs="?", help="an exported session, or a folder of many documents: a device's history")
+    v.add_argument("folder", type=Path, nargs="?", help="an exported session, folder or ZIP; or many documents: a device's history")
     v.add_argument("--root", type=Path, help="the authority's root certificate, got another way than with the export")
     v.add_argument("--receipts", type=Path, action="append", default=[], metavar="FOLDER", help="of a history: the platform's own receipts")
     v.add_argument("--schedule", type=Path, help="of a history: a file with the ids of the sessions that the exam schedule has, one a line")

@@ -1,4 +1,5 @@
-"""`edge storage`, `edge reindex`, `edge backup`: the data disk's identity, the catalog from the disk alone, the state kept elsewhere."""
+"""`edge storage`, `edge reindex`, `edge fsck`, `edge backup`: the data disk's identity, the catalog from the disk alone, does everything in
+the store agree, the state kept elsewhere."""
 
 from __future__ import annotations
 
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    """storage init; reindex; backup: make, verify, restore."""
+    """storage init; reindex; fsck; backup: make, verify, restore."""
     storage = group(verbs, "storage", "the footage folder: init")
     verb(storage, "init", _storage_init, "give the mounted data disk its identity, and pin it", config=CONFIG)
     v = verb(verbs, "reindex", _reindex, "rebuild the catalog of footage from the disk alone; the room must not run, the recorder may",
              config=CONFIG, described=True)
+    v.add_argument("--json", action="store_true", help="the outcome as one JSON object")
+    v = verb(verbs, "fsck", _fsck, "check the invariants of journal, index, documents and files; --repair mends only what is provable",
+             config=CONFIG, described=True)
+    v.add_argument("--repair", action="store_true", help="mend what the journal proves; the room must not run. Deletes nothing")
+    v.add_argument("--deep", action="store_true", help="also read every film through and compare its SHA-256")
     v.add_argument("--json", action="store_true", help="the outcome as one JSON object")
     backups = group(verbs, "backup", "the room's state without keys and footage: make, verify, restore")
     v = verb(backups, "make", _backup_make, "copy the state of the room, running or not, into a new folder", config=CONFIG, described=True)
@@ -80,6 +86,15 @@ def _rebuild(config: Config, now_utc_us: int, as_json: bool = False) -> int:
     for path, why in done.refused:
         print(f"not taken in: {path}: {why}")
     return 1 if done.refused else 0
+
+
+def _fsck(args: argparse.Namespace) -> int:
+    from edge.fsck.check import check, lines
+    from edge.progress import Line
+    with Line(sys.stderr) as line:
+        outcome = check(load(args), repair=args.repair, deep=args.deep, progress=line.part)
+    print(json.dumps(outcome.as_json(), ensure_ascii=False) if args.json else "\n".join(lines(outcome)))
+    return 1 if outcome.left else 0
 
 
 def _backup_make(args: argparse.Namespace) -> int:

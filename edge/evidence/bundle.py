@@ -2,6 +2,7 @@
 
     manifest-<revision>.dsse.json     every revision, signed by the device      receipt-<revision>.dsse.json   the platform's answer, if any
     session-open.dsse.json            signed by the device                      receipt-open.dsse.json         the platform's answer, if any
+    rollover-<n>.dsse.json            where keys changed: the old one's word    receipt-rollover-<n>.dsse.json the platform's answer, if any
     segments/<stream>/<n>-<sha>.mp4   and the sidecar beside it (.json)         journal.jsonl                  the session's facts, chained
     root.pem  VERIFY.md  SHA256SUMS   for whoever checks with openssl, jq and sha256sum
 
@@ -17,28 +18,34 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edge import durable
 from edge.clock import parse_utc
-from edge.evidence import checks, envelope, files
-from edge.evidence.chain import parse, to_line
+from edge.evidence import checks, documents, envelope, files, handover
+from edge.evidence.chain import parse, sha256_hex, to_line
+from edge.evidence.documents import Rollover
 from edge.evidence.envelope import Opened
 from edge.evidence.fault import Fault
 from edge.evidence.files import Place, Progress
+from edge.evidence.handover import Signature
 from edge.evidence.keys import Role
 from edge.evidence.manifest import ABSENT
 from edge.evidence.report import Findings, Second
 from edge.evidence.report import Report as Report  # what `verify` gives: callers know it from here
 from edge.evidence.revocation import NONE, Revocations
+from edge.evidence.shown import Folder, Shown
 from edge.sessions.events import Recorded, SegmentStored
 
 OPEN_NAME, OPEN_RECEIPT_NAME = "session-open.dsse.json", "receipt-open.dsse.json"
 ROOT_NAME, JOURNAL_NAME, SUMS_NAME, GUIDE_NAME = "root.pem", "journal.jsonl", "SHA256SUMS", "VERIFY.md"
 GUIDE = Path(__file__).with_name(GUIDE_NAME)
+_ROLLOVER_NAME = re.compile(r"(receipt-)?rollover-[1-9][0-9]{0,5}\.dsse\.json")
+FOOTAGE = frozenset({"segments"})
 _MANIFEST_NAME = re.compile(r"manifest-([1-9][0-9]{0,5})\.dsse\.json")
 _SKEW_US = 300_000_000
 """A device's clock this far ahead of the platform's is worth a line."""
@@ -52,11 +59,24 @@ def receipt_name(revision: int) -> str:
     return f"receipt-{revision}.dsse.json"
 
 
+def handed_over(session_open: bytes, manifests: Mapping[int, bytes], rollovers: Sequence[bytes],
+                answers: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Of a device's key-rollovers (in the order of the journal) those that lead to the keys that signed these documents, by the names
+    that they have in a bundle, each with its receipt if it is among `answers` (digest of what is answered -> envelope)."""
+    found: dict[str, bytes] = {}
+    for number, each in enumerate(handover.leading_to([session_open, *manifests.values()], rollovers), 1):
+        found[f"rollover-{number}.dsse.json"] = each
+        if (answer := answers.get(sha256_hex(envelope.payload_of(each)))) is not None:
+            found[f"receipt-rollover-{number}.dsse.json"] = answer
+    return found
+
+
 # ---- write ------------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What an export is made of: envelopes as they were stored or received (manifests and receipts by revision), and the session's rows."""
+    """What an export is made of: envelopes as they were stored or received (manifests and receipts by revision; key-rollovers and their
+    receipts by name, `handed_over`), and the session's rows."""
 
     manifests: Mapping[int, bytes]
     receipts: Mapping[int, bytes]
@@ -64,6 +84,7 @@ class Contents:
     open_receipt: bytes | None
     root_pem: bytes
     rows: Sequence[Recorded]
+    rollovers: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def write_bundle(folder: Path, contents: Contents, footage: Path, progress: Callable[[int, int], None] | None = None,
@@ -112,7 +133,7 @@ def _small_files(contents: Contents, newest: dict[str, Any]) -> dict[str, bytes]
     """Everything of a bundle but the media, by name."""
     return {
         **{manifest_name(revision): data for revision, data in contents.manifests.items()},
-        **{receipt_name(revision): data for revision, data in contents.receipts.items()},
+        **{receipt_name(revision): data for revision, data in contents.receipts.items()}, **contents.rollovers,
         OPEN_NAME: contents.session_open, ROOT_NAME: contents.root_pem, GUIDE_NAME: GUIDE.read_bytes(),
         JOURNAL_NAME: b"".join(to_line(row) + b"\n" for row in contents.rows),
         SUMS_NAME: checks.sums(newest),
@@ -144,38 +165,46 @@ def _put(path: Path, source: BinaryIO) -> None:
 class _Folder(Findings):
     """Findings about the documents of one folder."""
 
-    __slots__ = ("folder",)
+    __slots__ = ("names", "shown")
 
-    def __init__(self, folder: Path, revocations: Revocations, second: Second | None) -> None:
+    def __init__(self, shown: Shown, revocations: Revocations, second: Second | None) -> None:
         super().__init__(b"", revocations, second)
-        self.folder = folder
+        self.shown = shown
+        self.names = frozenset(name for name in shown.names(without=FOOTAGE) if "/" not in name)
+
+    def load(self, name: str) -> bytes:
+        """FileNotFoundError, OSError, ValueError."""
+        return self.shown.read(name, envelope.MAX_BYTES)
 
     def read(self, name: str, payload_type: str, role: Role, moment: str, at_utc_us: int | None = None) -> Opened | None:
         """The document of the envelope `name`, or None after saying why not. Judged at `at_utc_us`, else at the document's own `moment`."""
-        path = self.folder / name
         try:
-            if path.is_symlink() or not path.is_file():
-                raise FileNotFoundError
-            data = path.read_bytes()
+            data = self.load(name)
         except FileNotFoundError:
             self.wrong(f"{name}: the file is missing", "missing-document")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.wrong(f"{name}: {error}", "unreadable-document")
         else:
             return self.open(name, data, payload_type, role, moment, at_utc_us)
         return None
 
 
-def verify(folder: Path, root_pem: bytes | None = None, progress: Progress | None = None, *, revocations: Revocations = NONE,
-           place: Place | None = None, second: Second | None = None) -> Report:
+def verify(folder: Path | Shown, root_pem: bytes | None = None, progress: Progress | None = None, *, revocations: Revocations = NONE,
+           place: Place | None = None, second: Second | None = None, rollovers: Sequence[Rollover] = ()) -> Report:
     """Check an exported session in full. `root_pem`: the root to trust; without it the folder's own, whose fingerprint must then be
     compared with the published one. `progress(done, total)` in bytes of media read. Never raises for what is in the folder.
 
     `place`: where the media lie if not in the folder (a session judged in the room's own store); then nothing is said of stray files.
+    `rollovers`: verified key-rollovers of the device that lie elsewhere.
     """
-    found = _Folder(folder, revocations, second)
-    fingerprint_of_root = found.trust(root_pem, folder / ROOT_NAME)
-    revisions = sorted(int(m[1]) for m in map(_MANIFEST_NAME.fullmatch, _names(folder)) if m)
+    shown = Folder(folder) if isinstance(folder, Path) else folder
+    found = _Folder(shown, revocations, second)
+    for fault in shown.faults:
+        found.wrong(fault)
+    if shown.faults and not found.names:        # a ZIP of which nothing can be read
+        return Report("FAIL", found.first, tuple(found.lines), findings=tuple(found.faults))
+    fingerprint_of_root = found.trust(root_pem, partial(found.load, ROOT_NAME))
+    revisions = sorted(int(m[1]) for m in map(_MANIFEST_NAME.fullmatch, found.names) if m)
     if not revisions:
         found.wrong(f"{folder} holds no manifest: it is not an exported session, or its manifest was taken away")
     if not fingerprint_of_root or not revisions:
@@ -188,15 +217,7 @@ def verify(folder: Path, root_pem: bytes | None = None, progress: Progress | Non
     newest = manifests[revisions[-1]]
     document = newest.payload
     opening = _open(found, list(manifests.values()))
-    for problem in checks.revisions([each.payload for each in manifests.values()], [each.digest for each in manifests.values()]):
-        found.wrong(problem)
-    for problem in checks.entries(document):
-        found.wrong(problem)
-    for problem in files.segments(checks.own_paths(document), place or files.below(folder), progress):
-        found.wrong(problem)
-    for problem in checks.timeline(document):
-        found.wrong(problem)
-    for problem in checks.journal(folder / JOURNAL_NAME, {rev: each.payload for rev, each in manifests.items()}, opening):
+    for problem in _problems(found, manifests, opening, rollovers, place or files.below(shown), progress):
         found.wrong(problem)
     if place is None:
         _strays(found, document)
@@ -205,6 +226,34 @@ def verify(folder: Path, root_pem: bytes | None = None, progress: Progress | Non
     gaps = len(document["gaps"])
     return Report(found.verdict(gaps), found.first, tuple(found.lines), answered, fingerprint_of_root, document["session"]["id"],
                   revisions[-1], newest.digest, len(document["segments"]), gaps, tuple(found.faults))
+
+
+def _problems(found: _Folder, manifests: Mapping[int, Opened], opening: Opened | None, rollovers: Sequence[Rollover], place: Place,
+              progress: Progress | None) -> Iterator[Fault]:
+    """What is wrong with a session whose documents hold one by one."""
+    says = {revision: each.payload for revision, each in manifests.items()}
+    newest = says[max(says)]
+    yield from checks.revisions(list(says.values()), [each.digest for each in manifests.values()])
+    yield from _keys(found, manifests, opening, rollovers)
+    yield from checks.entries(newest)
+    yield from files.segments(checks.own_paths(newest), place, progress)
+    yield from checks.timeline(newest)
+    yield from checks.journal(JOURNAL_NAME, partial(found.shown.read, JOURNAL_NAME, checks.JOURNAL_MAX_BYTES), says,
+                              opening.payload if opening else None)
+
+
+def _keys(found: _Folder, manifests: Mapping[int, Opened], opening: Opened | None, elsewhere: Sequence[Rollover]) -> Iterator[Fault]:
+    """Opening and revisions are signed by one key, or by one to which a chain of key-rollovers leads."""
+    shown = [(name, partial(found.load, name)) for name in sorted(found.names) if _ROLLOVER_NAME.fullmatch(name)]
+    handed = [*documents.gather(found, shown).rollovers, *elsewhere]
+    for each in sorted({each.digest: each for each in handed if each not in elsewhere}.values(), key=lambda each: each.name):
+        found.note(f"{each.name}: certificate {each.cert_sha256[:16]} hands over to {each.new_cert_sha256[:16]} from session number "
+                   f"{each.from_seq} on")
+    signed = [*([(opening, False)] if opening else []), *((each, revision > 1) for revision, each in sorted(manifests.items()))]
+    device, session = next(iter(manifests.values())).name, next(iter(manifests.values())).payload["session"]["id"]
+    yield from handover.strangers(device, (
+        Signature(session, manifests[min(manifests)].payload["counters"]["session_seq"], documents.key_of(each), each.cert_sha256, amends)
+        for each, amends in signed), [each for each in handed if each.device == device])
 
 
 def _by_its_own_word(found: Findings, document: dict[str, Any]) -> None:
@@ -216,20 +265,13 @@ def _by_its_own_word(found: Findings, document: dict[str, Any]) -> None:
         found.note(f"the room's own watcher: {each['stream']} {each['rule']} from {each['since_utc']}{until}")
 
 
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(each.name for each in folder.iterdir())
-    except OSError:
-        return []
-
-
 def _manifests(found: _Folder, revisions: list[int]) -> tuple[dict[int, Opened], bool]:
     """Every revision that holds, and whether the platform has answered the newest one."""
     manifests: dict[int, Opened] = {}
     answered = False
     for revision in revisions:
         receipt, answered = None, False
-        if receipt_name(revision) in _names(found.folder):
+        if receipt_name(revision) in found.names:
             receipt = found.read(receipt_name(revision), envelope.RECEIPT, "platform", "received_utc")
         at = parse_utc(receipt.payload["received_utc"]) if receipt else None
         opened = found.read(manifest_name(revision), envelope.SESSION_MANIFEST, "device", "made_utc", at)
@@ -273,10 +315,10 @@ def _answer(found: _Folder, name: str, receipt: Opened, answers: Opened, kind: s
     return True
 
 
-def _open(found: _Folder, manifests: list[Opened]) -> dict[str, Any] | None:
+def _open(found: _Folder, manifests: list[Opened]) -> Opened | None:
     """The session-open, if it and its receipt are those that the manifests name."""
     receipt = None
-    if OPEN_RECEIPT_NAME in _names(found.folder):
+    if OPEN_RECEIPT_NAME in found.names:
         receipt = found.read(OPEN_RECEIPT_NAME, envelope.RECEIPT, "platform", "received_utc")
     at = parse_utc(receipt.payload["received_utc"]) if receipt else None
     opened = found.read(OPEN_NAME, envelope.SESSION_OPEN, "device", "opened_utc", at)
@@ -300,25 +342,24 @@ def _open(found: _Folder, manifests: list[Opened]) -> dict[str, Any] | None:
         _answer(found, OPEN_RECEIPT_NAME, receipt, opened, "session-open", True)
     else:
         found.note("the session's opening was never answered by the platform (absent-offline)")
-    return opened.payload
+    return opened
 
 
 def _strays(found: _Folder, document: dict[str, Any]) -> None:
     """Files that no manifest names: footage among them is wrong, anything else is a note."""
     known = {entry["path"] for entry in document["segments"]} | {files.sidecar_path(entry) for entry in document["segments"]}
-    for path in sorted((found.folder / "segments").rglob("*")):
-        name = path.relative_to(found.folder).as_posix()
-        if (path.is_dir() and not path.is_symlink()) or name in known:
+    for name in found.shown.names("segments"):
+        if name in known:
             continue
-        if path.suffix in (".mp4", ".json"):
+        if name.endswith((".mp4", ".json")):
             found.wrong(f"{name}: no manifest names this file, nothing proves it", "extra-file")
         else:
             found.note(f"{name}: not part of the session")
     try:
-        if (found.folder / SUMS_NAME).read_bytes() != checks.sums(document):
+        if found.load(SUMS_NAME) != checks.sums(document):
             found.wrong(f"{SUMS_NAME} says other than the signed manifest", "sums")
-    except OSError as error:
-        found.note(f"{SUMS_NAME} cannot be read ({error.strerror}); it proves nothing by itself")
+    except (OSError, ValueError) as error:
+        found.note(f"{SUMS_NAME} cannot be read ({error}); it proves nothing by itself")
 
 
 def _claim(found: _Folder, answered: bool, revision: int) -> None:

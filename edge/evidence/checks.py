@@ -8,8 +8,7 @@ Called by `bundle` only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from edge.clock import Stamp, iso_utc, parse_utc
@@ -207,22 +206,21 @@ def _stored(entry: dict[str, Any]) -> SegmentStored:
 
 # ---- journal ----------------------------------------------------------------------------------------------------------
 
-def journal(path: Path, documents: Mapping[int, dict[str, Any]], opening: dict[str, Any] | None) -> Iterator[Fault]:
+def journal(name: str, load: Callable[[], bytes], documents: Mapping[int, dict[str, Any]],
+            opening: dict[str, Any] | None) -> Iterator[Fault]:
     """Each row is what its hash says, the signed manifests bind exactly these rows, and the rows give exactly these manifests."""
     try:
-        if path.is_symlink() or path.stat().st_size > JOURNAL_MAX_BYTES:
-            raise ValueError("not a plain file of a journal's size")
-        *lines, rest = path.read_bytes().split(b"\n")
+        *lines, rest = load().split(b"\n")
         if rest:
             raise ValueError("its last line is cut off")
         rows = [chain.from_line(line) for line in lines]
     except (OSError, ValueError) as error:
-        yield Fault("journal", f"{path.name} cannot be read: {error}")
+        yield Fault("journal", f"{name} cannot be read: {error}")
         return
     if (bad := chain.verify(rows, whole=False)) is not None:
-        yield Fault("journal", f"{path.name}: row {bad} was changed or is out of its place")
+        yield Fault("journal", f"{name}: row {bad} was changed or is out of its place")
         return
-    yield from rows_make(path.name, rows, documents, opening)
+    yield from rows_make(name, rows, documents, opening)
 
 
 def rows_make(name: str, rows: list[Recorded], documents: Mapping[int, dict[str, Any]], opening: dict[str, Any] | None) -> Iterator[Fault]:

@@ -188,7 +188,7 @@ def _look(found: Findings, name: str, load: Load) -> Iterator[tuple[str, str]]:
 def _take(found: Findings, documents: Documents, name: str, load: Load, kind: str, receipt: Receipt | None) -> None:
     try:
         data = load()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         found.wrong(f"{name}: {error}", "unreadable-document")
         return
     if kind == envelope.RECEIPT:
@@ -217,8 +217,7 @@ def _take_signed(found: Findings, documents: Documents, name: str, kind: str, op
     if (says["device"]["id"], says["device"]["cert_sha256"]) != (opened.name, opened.cert_sha256):
         found.wrong(f"{name}: signed by another device than it names", "role")
         return
-    key = sha256_hex(opened.chain[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-    common = (name, opened.digest, opened.name, key, opened.cert_sha256, says["room"], says[MomentOf[kind]])
+    common = (name, opened.digest, opened.name, key_of(opened), opened.cert_sha256, says["room"], says[MomentOf[kind]])
     prev = says.get("prev", {})
     if kind == envelope.SESSION_MANIFEST:
         for fault in (*checks.entries(says), *checks.timeline(says)):
@@ -238,6 +237,11 @@ def _take_signed(found: Findings, documents: Documents, name: str, kind: str, op
             says["counters"]["closed_total"], _text(prev.get("manifest_sha256"))))
     else:
         documents.rollovers.append(Rollover(*common, says["new_cert_sha256"], says["from_session_seq"]))
+
+
+def key_of(opened: Opened) -> str:
+    """SHA-256 of the signer's public key, as in `Signed`."""
+    return sha256_hex(opened.chain[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def _receipt(name: str, opened: Opened) -> Receipt:

@@ -22,6 +22,8 @@ from typing import Any
 
 from edge.clock import iso_utc
 from edge.evidence.fault import Fault
+from edge.evidence.shown import Shown
+from edge.evidence.zipped import Member
 
 READ_BYTES = 1 << 20
 SIDECAR_MAX_BYTES = 16 << 20
@@ -29,7 +31,7 @@ SIDECAR_MAX_BYTES = 16 << 20
 
 Progress = Callable[[int, int], None]
 """(bytes of media done, bytes of media in all)."""
-Place = Callable[[Mapping[str, Any]], tuple[Path, Path]]
+Place = Callable[[Mapping[str, Any]], tuple[Path | Member, Path | Member]]
 """Where the media file of a manifest's entry lies, and its sidecar."""
 
 _THREADS = max(2, min(8, os.cpu_count() or 2))
@@ -40,7 +42,7 @@ _buffers = threading.local()
 class Wanted:
     """One file as a signed document has it. `bytes`: None where the document does not say its size. `keep`: also give the bytes back."""
 
-    path: Path
+    path: Path | Member
     name: str
     sha256: str
     bytes: int | None
@@ -69,6 +71,8 @@ def read_all(wanted: Iterable[Wanted]) -> Iterator[Read]:
 
 def read(wanted: Wanted) -> Read:
     """Open, judge, read and hash one file. Never raises for what is there."""
+    if isinstance(wanted.path, Member):
+        return _read_member(wanted.path, wanted)
     try:
         handle = os.open(wanted.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -78,28 +82,45 @@ def read(wanted: Wanted) -> Read:
             return Read(Fault("altered-file", f"not a plain file: {wanted.name}"))
         return Read(Fault("unreadable-file", f"unreadable {wanted.name}: {error.strerror}"))
     try:
-        return _judge(handle, wanted)
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            return Read(Fault("altered-file", f"not a plain file: {wanted.name}"))
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        return _judge(facts.st_size, _pieces(handle), wanted)
     except OSError as error:
         return Read(Fault("unreadable-file", f"unreadable {wanted.name}: {error.strerror}"))
     finally:
         os.close(handle)
 
 
-def _judge(handle: int, wanted: Wanted) -> Read:
-    facts = os.fstat(handle)
-    if not stat.S_ISREG(facts.st_mode):
-        return Read(Fault("altered-file", f"not a plain file: {wanted.name}"))
-    if wanted.bytes is not None and facts.st_size != wanted.bytes:
-        return Read(Fault("altered-file", f"altered {wanted.name}: {facts.st_size} bytes, not {wanted.bytes}"))
-    if wanted.keep and facts.st_size > SIDECAR_MAX_BYTES:
-        return Read(Fault("altered-file", f"altered {wanted.name}: {facts.st_size} bytes are no sidecar"))
-    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    digest, kept = hashlib.sha256(), bytearray()
+def _read_member(member: Member, wanted: Wanted) -> Read:
+    if member.kind != "file":
+        return Read(Fault("missing-file", f"missing {wanted.name}") if member.kind == "absent"
+                    else Fault("altered-file", f"not a plain file: {wanted.name}"))
+    try:
+        return _judge(member.size, member.pieces(_buffer()), wanted)
+    except OSError as error:
+        return Read(Fault("unreadable-file", f"unreadable {wanted.name}: {error.strerror}"))
+    except ValueError as error:
+        return Read(Fault("altered-file", f"altered {wanted.name}: {error}"))
+
+
+def _pieces(handle: int) -> Iterator[memoryview]:
     buffer = _buffer()
     while count := os.readv(handle, [buffer]):
-        digest.update(buffer[:count])
+        yield buffer[:count]
+
+
+def _judge(size: int, pieces: Iterable[memoryview | bytes], wanted: Wanted) -> Read:
+    if wanted.bytes is not None and size != wanted.bytes:
+        return Read(Fault("altered-file", f"altered {wanted.name}: {size} bytes, not {wanted.bytes}"))
+    if wanted.keep and size > SIDECAR_MAX_BYTES:
+        return Read(Fault("altered-file", f"altered {wanted.name}: {size} bytes are no sidecar"))
+    digest, kept = hashlib.sha256(), bytearray()
+    for piece in pieces:
+        digest.update(piece)
         if wanted.keep:
-            kept += buffer[:count]
+            kept += piece
     if digest.hexdigest() != wanted.sha256:
         return Read(Fault("altered-file", f"altered {wanted.name}: its SHA-256 is not the one in the manifest"))
     return Read(None, bytes(kept) if wanted.keep else None)
@@ -119,9 +140,9 @@ def sidecar_path(entry: Mapping[str, Any]) -> str:
     return str(entry["path"]).removesuffix(".mp4") + ".json"
 
 
-def below(folder: Path) -> Place:
-    """The place of an exported session's files: where the manifest says, below `folder`."""
-    return lambda entry: (folder / entry["path"], folder / sidecar_path(entry))
+def below(shown: Shown) -> Place:
+    """The place of an exported session's files: where the manifest says, in what was shown."""
+    return lambda entry: (shown.file(entry["path"]), shown.file(sidecar_path(entry)))
 
 
 def segments(entries: Sequence[Mapping[str, Any]], place: Place, progress: Progress | None) -> Iterator[Fault]:

@@ -9,7 +9,6 @@ Called by `edge verify` and the check of the store.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,13 +18,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from edge.evidence import bundle, checks, documents, envelope
+from edge.evidence import bundle, checks, documents, envelope, handover
 from edge.evidence.chain import parse
 from edge.evidence.documents import Documents, Load, Manifest, Opening, Progress, Receipt, Signed
 from edge.evidence.fault import Fault
+from edge.evidence.handover import Signature
 from edge.evidence.manifest import ABSENT
 from edge.evidence.report import Findings, Report, Second
 from edge.evidence.revocation import NONE, Revocations
+from edge.evidence.shown import Folder, Shown
 
 SUFFIX = ".dsse.json"
 
@@ -42,50 +43,46 @@ class Told:
 
 # ---- a folder ---------------------------------------------------------------------------------------------------------
 
-def verify(folder: Path, root_pem: bytes | None = None, progress: Progress | None = None, *, more: Iterable[Path] = (),
+def verify(folder: Path | Shown, root_pem: bytes | None = None, progress: Progress | None = None, *, more: Iterable[Path] = (),
            revocations: Revocations = NONE, told: Told | None = None, second: Second | None = None) -> Report:
     """Check the history in `folder` and, with it, documents got another way (`more`: the platform's receipts). Else as `bundle.verify`.
 
     `progress(done, total)`: first documents, then bytes of footage. Never raises for what is in the folders.
     """
+    here = Folder(folder) if isinstance(folder, Path) else folder
     found = Findings(b"", revocations, second)
-    root = found.trust(root_pem, folder / bundle.ROOT_NAME)
+    for fault in here.faults:
+        found.wrong(fault)
+    root = found.trust(root_pem, partial(here.read, bundle.ROOT_NAME, envelope.MAX_BYTES))
     if not root:
         return Report("FAIL", found.first, tuple(found.lines), findings=tuple(found.faults), sessions=0, scope="history")
-    shown = {name: load for place, prefix in [(folder, ""), *((each, f"{each.name}/") for each in more)]
-             for name, load in walk(place, prefix)}
+    shown = dict(walk(here)) | {name: load for each in more for name, load in walk(Folder(each), f"{each.name}/")}
     if not shown:
         found.wrong(f"{folder} holds no signed document (*{SUFFIX}): it is no history, or everything was taken away", "no-session")
     gathered = documents.gather(found, shown.items(), progress)
     judge(found, gathered, told or Told())
     _amendments(found, gathered, shown)
     footage = 0
-    for place in sorted({Path(each.name).parent for each in gathered.manifests}):
-        if (folder / place / "segments").is_dir() or (folder / place / bundle.JOURNAL_NAME).is_file():
+    for place in sorted({Path(each.name).parent.as_posix() for each in gathered.manifests}):
+        one = here.within(place)
+        if one.has_folder("segments") or bundle.JOURNAL_NAME in one.names(without=bundle.FOOTAGE):
             footage += 1
-            one = bundle.verify(folder / place, found.root, progress, revocations=revocations, second=second)
-            for fault in one.findings:
+            alone = bundle.verify(one, found.root, progress, revocations=revocations, second=second, rollovers=gathered.rollovers)
+            for fault in alone.findings:
                 if str(fault) not in map(str, found.faults):
-                    found.wrong(Fault(fault.word, f"{place.as_posix()}: {fault}"))
+                    found.wrong(Fault(fault.word, f"{place}: {fault}"))
     sessions = {each.session for each in gathered.manifests}
     if footage < len(sessions):
         found.note(f"footage: that of {footage} of {len(sessions)} sessions is here; of the others only what was signed was checked")
     return report(found, gathered, root, "history")
 
 
-def walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, Load]]:
-    """Every file below `folder` that is named like a signed document; links are not followed, footage is not looked into."""
-    for place, inner, names in os.walk(folder):
-        inner[:] = sorted(each for each in inner if each != "segments" and not each.startswith("."))
-        for name in sorted(names):
-            path = Path(place) / name
-            if name.endswith(SUFFIX) and not path.is_symlink():
-                yield prefix + path.relative_to(folder).as_posix(), partial(_read, path)
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(envelope.MAX_BYTES + 1)
+def walk(shown: Shown, prefix: str = "") -> Iterator[tuple[str, Load]]:
+    """Every file that is named like a signed document; links are not followed, footage is not looked into."""
+    for name in shown.names(without=bundle.FOOTAGE):
+        hidden = any(part.startswith(".") for part in name.split("/")[:-1])
+        if name.endswith(SUFFIX) and not hidden and not shown.is_link(name):
+            yield prefix + name, partial(shown.read, name, envelope.MAX_BYTES + 1)
 
 
 def report(found: Findings, gathered: Documents, root: str, scope: Any) -> Report:
@@ -240,18 +237,10 @@ def _keys(found: Findings, gathered: Documents, device: str) -> None:
     """One key signs, until it hands over to another: a key that nobody handed over to is a stranger's."""
     both: list[Manifest | Opening] = [*gathered.manifests, *gathered.opens]
     mine = [each for each in both if each.device == device]
-    handed = {each.new_cert_sha256: each for each in gathered.rollovers if each.device == device}
-    holder: Manifest | Opening | None = None
-    for each in sorted(mine, key=lambda d: d.closed_seq if isinstance(d, Manifest) else d.journal_seq):
-        if holder is not None and each.key != holder.key:
-            rollover = handed.get(each.cert_sha256)
-            if rollover is None or rollover.key != holder.key:
-                found.wrong(f"from {each.session} on {device} signs with another key, and no key-rollover by the old key says so",
-                            "key-changed")
-            elif each.seq < rollover.from_seq and (isinstance(each, Opening) or each.revision == 1):
-                found.wrong(f"{each.session} is signed by the new key, which may sign only from number {rollover.from_seq} on",
-                            "key-changed")
-        holder = each
+    mine.sort(key=lambda d: d.closed_seq if isinstance(d, Manifest) else d.journal_seq)
+    signed = (Signature(d.session, d.seq, d.key, d.cert_sha256, isinstance(d, Manifest) and d.revision > 1) for d in mine)
+    for fault in handover.strangers(device, signed, [each for each in gathered.rollovers if each.device == device]):
+        found.wrong(fault)
 
 
 _SESSION_ID = re.compile(r"S[0-9]{8}-[A-Z0-9]{4}-R[0-9]{2}-[0-9]{2}")

@@ -6,9 +6,8 @@ and a word that `words` explains to people who know neither hashes nor certifica
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from edge.clock import parse_utc
@@ -84,10 +83,10 @@ class Findings:
         self.faults.append(fault)
         self.lines.append(f"WRONG: {fault}")
 
-    def trust(self, root_pem: bytes | None, own: Path | None) -> str:
-        """Take `root_pem`, else the certificate in the file `own`; the fingerprint, or empty after saying that there is none."""
+    def trust(self, root_pem: bytes | None, own: Callable[[], bytes] | None) -> str:
+        """Take `root_pem`, else the certificate that `own` reads; the fingerprint, or empty after saying that there is none."""
         try:
-            self.root = own.read_bytes() if root_pem is None and own is not None else root_pem or b""
+            self.root = own() if root_pem is None and own is not None else root_pem or b""
             sha256 = fingerprint(read_certificates(self.root)[0])
         except (OSError, ValueError) as error:
             self.wrong(f"there is no root certificate that could be trusted: {error}", "root")

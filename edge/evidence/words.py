@@ -24,6 +24,14 @@ FINDINGS: dict[str, dict[Language, str]] = {
     "unreadable-file": {
         "zh-CN": "有文件因介质或权限原因无法读取，未能核验。请换一台电脑或另一份副本再核验。",
         "en": "A file could not be read (medium or permission), so it was not checked. Try another computer or another copy."},
+    "zip-damaged": {
+        "zh-CN": "压缩包(ZIP)不完整或已损坏，通常是下载或复制没有完成。请重新取得完整的压缩包后再核验。",
+        "en": "The ZIP is cut off or damaged; most often a download or a copy did not come to its end. Get it whole, then check "
+              "again."},
+    "zip-trap": {
+        "zh-CN": "压缩包(ZIP)的构造会让不同软件看到不同的文件，或把文件写到别处。考场软件不会这样生成：请勿解压，并查明其来源。",
+        "en": "The ZIP is made so that different programs see different files in it, or write files elsewhere. The room's software "
+              "makes none like that: do not unpack it, and ask where it comes from."},
     "extra-file": {
         "zh-CN": "有录像文件不在签名清单之内，来源无法证明，应视为事后放入。",
         "en": "A recording lies here that no signed list names. Nothing proves where it comes from: treat it as put in afterwards."},

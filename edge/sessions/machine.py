@@ -12,7 +12,7 @@ written. Live guards (bytes on disk in the last two seconds, PINs, hold times) a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -251,10 +251,18 @@ class _Folding(dict[str, Session]):
 
 def fold(facts: Iterable[e.Event]) -> RoomState:
     """The room after all of `facts`: `step` upon `step` from the empty room. IllegalStep names the first that cannot be."""
+    state = RoomState()
+    for after in walk(facts):
+        state = after
+    return replace(state, sessions=dict(state.sessions))
+
+
+def walk(facts: Iterable[e.Event]) -> Iterator[RoomState]:
+    """The room after each of `facts`, as `fold`. All of them share one dict of sessions, which grows."""
     state = RoomState(sessions=_Folding())
     for fact in facts:
         state = step(state, fact)
-    return replace(state, sessions=dict(state.sessions))
+        yield state
 
 
 def _contradiction(state: RoomState, session: Session, event: e.Event) -> str | None:

@@ -107,6 +107,14 @@ class StoredEnvelope:
     body: bytes
 
 
+def rollovers_in(connection: sqlite3.Connection) -> tuple[list[bytes], dict[str, bytes]]:
+    """The device's key-rollovers in the order of the journal, and the platform's receipts for them by the digest that they answer."""
+    rows = connection.execute("SELECT digest, body FROM envelope WHERE session IS NULL AND kind = 'key-rollover' ORDER BY rowid").fetchall()
+    answers = {digest: connection.execute("SELECT body FROM envelope WHERE session IS NULL AND kind = 'receipt' AND answers = ?",
+                                          (digest,)).fetchone() for digest, _ in rows}
+    return [bytes(row[1]) for row in rows], {digest: bytes(row[0]) for digest, row in answers.items() if row is not None}
+
+
 class Catalog:
     """The queries. Each opens its own short read-only connection."""
 
@@ -225,6 +233,10 @@ class Catalog:
             rows = connection.execute("SELECT digest, kind, session, revision, answers, body FROM envelope WHERE session = ? "
                                       "ORDER BY kind, revision", (session,))
             return [StoredEnvelope(**dict(row)) for row in rows]
+
+    def rollovers(self) -> tuple[list[bytes], dict[str, bytes]]:
+        with self._database.read() as connection:
+            return rollovers_in(connection)
 
     # ---- what is being exported stays ---------------------------------------------------------------------------------
 

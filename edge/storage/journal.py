@@ -30,6 +30,14 @@ NOT_FOLDED = ("SegmentStored", "GapDeclared", "FootageViewed", "ExportBegun", "S
 """Facts that the room's state does not need at start: most of the journal. Late segments are counted by `load`."""
 
 
+FOLDED = (f"SELECT * FROM event INDEXED BY event_folded WHERE {STEPPED_OVER} AND kind NOT IN ({','.join('?' * len(NOT_FOLDED))}) "  # noqa: S608
+          "UNION ALL SELECT e.* FROM (SELECT session, min(seq) AS seq FROM event INDEXED BY event_folded "
+          f"WHERE kind = 'Sealed' AND {STEPPED_OVER} GROUP BY session) s "
+          "CROSS JOIN event e INDEXED BY idx_event_session_seq ON e.session = s.session AND e.seq > s.seq AND e.kind = 'SegmentStored' "
+          "ORDER BY seq")
+"""The question for the facts that make the room's state; its values are NOT_FOLDED."""
+
+
 class Beside(Protocol):
     """What is written in the same transaction as a fact."""
 
@@ -154,13 +162,7 @@ class Journal:
 
     def load(self) -> Iterator[e.Recorded]:
         """The facts that make the room's state, in order. Late segments of sealed sessions are among them."""
-        marks = ",".join("?" * len(NOT_FOLDED))
-        yield from self._rows(
-            f"SELECT * FROM event INDEXED BY event_folded WHERE {STEPPED_OVER} AND kind NOT IN ({marks}) "  # noqa: S608
-            "UNION ALL SELECT e.* FROM (SELECT session, min(seq) AS seq FROM event INDEXED BY event_folded "
-            f"WHERE kind = 'Sealed' AND {STEPPED_OVER} GROUP BY session) s "
-            "CROSS JOIN event e INDEXED BY idx_event_session_seq ON e.session = s.session AND e.seq > s.seq AND e.kind = 'SegmentStored' "
-            "ORDER BY seq", NOT_FOLDED)
+        yield from self._rows(FOLDED, NOT_FOLDED)
 
     def of_session(self, session: str) -> list[e.Recorded]:
         """All facts of one session, in order."""

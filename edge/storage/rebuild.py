@@ -21,7 +21,7 @@ SegmentRow = tuple[Any, ...]
 COLUMNS = tuple(Segment.__dataclass_fields__)
 _AT = {name: COLUMNS.index(name) for name in ("stream", "seq", "start_utc_us", "end_utc_us")}
 CHECKIN_KINDS = ("CandidateAdmitted", "AdmissionRefused", "SeatAssigned", "CandidateLeft", "CandidateReturned", "AttendanceCorrected")
-_LINKS = ("SELECT session, json_extract(body, '$.stream') AS stream, json_extract(body, '$.start_utc_us') AS start_utc_us, "
+LINKS = ("SELECT session, json_extract(body, '$.stream') AS stream, json_extract(body, '$.start_utc_us') AS start_utc_us, "
           "json_extract(body, '$.seq') AS seq, seq AS event_seq FROM event WHERE kind = 'SegmentStored' "
           "AND session NOT IN (SELECT session FROM event WHERE kind = 'FootageDisposed')")
 """Which segments belong to which sessions, as the journal has it; of a session that was given up none."""
@@ -123,8 +123,8 @@ def _make_empty(connection: sqlite3.Connection) -> None:
 def mend_links(connection: sqlite3.Connection) -> int:
     """session_segment as the journal has it. Returns how many rows were wrong."""
     gone = connection.execute("DELETE FROM session_segment WHERE (session, stream, start_utc_us, seq, event_seq) "  # noqa: S608
-                              f"NOT IN ({_LINKS})").rowcount
-    return gone + connection.execute(f"INSERT OR IGNORE INTO session_segment {_LINKS}").rowcount
+                              f"NOT IN ({LINKS})").rowcount
+    return gone + connection.execute(f"INSERT OR IGNORE INTO session_segment {LINKS}").rowcount
 
 
 def mend_checkins(connection: sqlite3.Connection) -> None:

@@ -52,11 +52,11 @@ class Career:
     """`count` sessions of three segments; number 2 has a declared gap of 10 s. `undeclared`: this number stopped 0.5 s and did not say so.
 
     `salt` makes other recordings (a history made anew); `online`: the platform answers; `rolls`: from this number on a new key signs,
-    handed over by the old one.
+    handed over by the old one, `times` over with nothing signed in between.
     """
 
     def __init__(self, folder: Path, authority: Authority, count: int = 5, *, online: bool = True, undeclared: int = 0, salt: str = "",
-                 device: Signer | None = None, platform: Signer | None = None, rolls: int = 0) -> None:
+                 device: Signer | None = None, platform: Signer | None = None, rolls: int = 0, times: int = 1) -> None:
         self.authority, self.online, self._undeclared, self._salt = authority, online, undeclared, salt
         self.footage = folder
         self.device = device or authority.signer("device", DEVICE)
@@ -65,13 +65,13 @@ class Career:
         self.sessions: list[Session] = []
         self.checkpoints: list[bytes] = []
         self.checkpoint_receipts: list[bytes] = []
-        self.rollover = b""
+        self.rollovers: list[bytes] = []
         self._number, self._last_receipt = 0, ""
         self._prev: tuple[str | None, str | None] = (None, None)
         for number in range(1, count + 1):
-            if number == rolls:
-                self._roll(number)
-            self._run(number)
+            for _ in range(times if number == rolls else 0):
+                self.roll(number)
+            self.run(number)
 
     def facts(self) -> RoomFacts:
         certificate = x509.load_pem_x509_certificates(self.device.chain_pem.encode())[0]
@@ -85,7 +85,8 @@ class Career:
     def of(self, session: str) -> list[e.Recorded]:
         return [row for row in self.rows if row.event.session == session]
 
-    def _run(self, number: int) -> None:
+    def run(self, number: int) -> None:
+        """One more session."""
         session, begin = Session(session_id(number)), START.plus(number * APART_S * US)
         self.sessions.append(session)
 
@@ -172,25 +173,28 @@ class Career:
         if receipt := self.answer("device-checkpoint", sealed, at):
             self.checkpoint_receipts.append(receipt)
 
-    def _roll(self, number: int) -> None:
+    def roll(self, number: int) -> None:
+        """Another key signs from session `number` on."""
         old, facts = self.device, self.facts()
         self.device = self.authority.signer("device", DEVICE)
-        self.rollover = envelope.seal(envelope.KEY_ROLLOVER, {
+        self.rollovers.append(envelope.seal(envelope.KEY_ROLLOVER, {
             "type": "exam-key-rollover/v1", "made_utc": iso_utc(START.plus(number * APART_S * US - 600 * US).utc_us), "room": ROOM,
             "device": {"id": DEVICE, "cert_sha256": facts.cert_sha256}, "new_cert_sha256": self.facts().cert_sha256,
-            "from_session_seq": number}, old)
+            "from_session_seq": number}, old))
+
+    def contents(self, session: Session) -> bundle.Contents:
+        return bundle.Contents(
+            manifests=session.manifests, receipts=session.receipts, session_open=session.open, open_receipt=session.open_receipt,
+            root_pem=self.authority.root_pem, rows=self.of(session.id),
+            rollovers=bundle.handed_over(session.open, session.manifests, self.rollovers, {}))
 
     def write(self, folder: Path) -> Path:
-        """The history as an auditor gets it: an exported folder a session, checkpoints and rollover beside them."""
+        """The history as an auditor gets it: an exported folder a session, checkpoints beside them."""
         for session in self.sessions:
-            assert bundle.write_bundle(folder / session.id, bundle.Contents(
-                manifests=session.manifests, receipts=session.receipts, session_open=session.open, open_receipt=session.open_receipt,
-                root_pem=self.authority.root_pem, rows=self.of(session.id)), self.footage) == []
+            assert bundle.write_bundle(folder / session.id, self.contents(session), self.footage) == []
         for index, (name, data) in enumerate([*(("checkpoint", c) for c in self.checkpoints),
                                               *(("receipt-checkpoint", c) for c in self.checkpoint_receipts)]):
             (folder / f"{name}-{index}.dsse.json").write_bytes(data)
-        if self.rollover:
-            (folder / "rollover.dsse.json").write_bytes(self.rollover)
         return folder
 
     def receipts(self, folder: Path) -> Path:

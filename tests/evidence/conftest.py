@@ -23,6 +23,7 @@ from edge.clock import US, Stamp, iso_utc
 from edge.evidence import bundle, chain, envelope, keys, manifest
 from edge.evidence.envelope import FileSigner
 from edge.evidence.manifest import RoomFacts
+from edge.evidence.rollover import rollover
 from edge.sessions import events as e
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -129,14 +130,15 @@ class Exam:
     """One session with real files, real rows and real signatures.
 
     `hole`: 10 s missing from cam-front, "declared", "undeclared" or None. `online`: the platform answers. `late`: cam-front's third segment
-    turns up after the seal (revision 2). `false_open` changes the session-open before it is signed, `false_sidecar` says other than the
-    journal in cam-front's third sidecar. Interval: 240 s from OPENED; segments of 60 s from 30 s before it to 30 s after it.
+    turns up after the seal (revision 2), after the key has been rolled `rolls` times. `false_open` changes the session-open before it is
+    signed, `false_sidecar` says other than the journal in cam-front's third sidecar. Interval: 240 s from OPENED; segments of 60 s from
+    30 s before it to 30 s after it.
     """
 
     def __init__(self, folder: Path, authority: TestAuthority, hole: str | None = None, online: bool = True, late: bool = False,
                  segments: int = 5, device_until: datetime = END, false_open: Callable[[dict[str, Any]], object] | None = None,
-                 false_sidecar: dict[str, Any] | None = None) -> None:
-        self.footage = folder / "footage"
+                 false_sidecar: dict[str, Any] | None = None, rolls: int = 0) -> None:
+        self.footage, self.rolls, self.rollovers, self.answers = folder / "footage", rolls, list[bytes](), dict[str, bytes]()
         self.footage.mkdir()
         self.hole, self.online, self.late = hole, online, late
         self.authority = authority
@@ -244,6 +246,8 @@ class Exam:
                   retention_basis="特种作业档案", open_receipt=self.digest(self.open_receipt) if self.open_receipt else None,
                   prev_manifest="5" * 64, prev_receipt="6" * 64)
         self.sign(1, 251)
+        for _ in range(self.rolls):
+            self.roll()
         if self.late:
             self.segment("cam-front", 2)
             self._declare(2)
@@ -252,6 +256,17 @@ class Exam:
                       open_receipt=self.digest(self.open_receipt) if self.open_receipt else None,
                       prev_receipt=self.digest(self.receipts[1]) if 1 in self.receipts else None)
             self.sign(2, 401)
+
+    def roll(self) -> None:
+        old, before = self.device, self.room
+        self.device = self.authority.signer("device", DEVICE)
+        certificate = x509.load_pem_x509_certificates(self.device.chain_pem.encode())[0]
+        self.room = dataclasses.replace(before, cert_sha256=keys.fingerprint(certificate))
+        document = rollover(before, self.device.chain_pem, 8, OPENED.plus(300 * US), (len(self.journal), self.journal[-1].hash), None)
+        self.rollovers.append(envelope.seal(envelope.KEY_ROLLOVER, document, old))
+        digest = chain.sha256_hex(chain.canonical(document))
+        if self.online and len(self.rollovers) == 1:
+            self.answers[digest] = self.answer("key-rollover", digest, 301)
 
     def _declare(self, revision: int) -> None:
         stored = [row.event for row in self.rows if isinstance(row.event, e.SegmentStored)]
@@ -292,7 +307,8 @@ class Exam:
     def export(self, folder: Path) -> Path:
         missing = bundle.write_bundle(folder, bundle.Contents(
             manifests=self.manifests, receipts=self.receipts, session_open=self.open, open_receipt=self.open_receipt,
-            root_pem=self.authority.root_pem, rows=self.rows), self.footage)
+            root_pem=self.authority.root_pem, rows=self.rows,
+            rollovers=bundle.handed_over(self.open, self.manifests, self.rollovers, self.answers)), self.footage)
         assert missing == []
         return folder
 

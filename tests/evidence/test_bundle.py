@@ -78,6 +78,19 @@ def test_a_later_revision_passes_and_must_be_shown_with_the_first(make_exam: Cal
     fails(exam, folder, "revisions are missing")
 
 
+@pytest.mark.parametrize("rolls", [1, 2])
+def test_a_later_revision_by_the_key_that_followed(make_exam: Callable[..., Any], tmp_path: Path, rolls: int) -> None:
+    """The old keys' word lies in the folder; without it nothing tells the new key from a stranger's."""
+    exam = make_exam(late=True, rolls=rolls)
+    folder = exam.export(tmp_path / "bundle")
+    report = check(exam, folder)
+    assert report.verdict == "PASS" and sum("hands over to" in line for line in report.lines) == rolls, report.lines
+    (folder / f"rollover-{rolls}.dsse.json").unlink()
+    fails(exam, folder, "from S20261126-KD01-R01-02 on KD01-R01-0001 signs with another key")
+    (folder / f"rollover-{rolls}.dsse.json").write_bytes(b"{}")
+    fails(exam, folder, f"rollover-{rolls}.dsse.json: it cannot be read as a signed document")
+
+
 def test_without_a_root_of_its_own_it_shows_the_fingerprint_to_compare(exam: Any, folder: Path) -> None:
     report = bundle.verify(folder)
     assert report.verdict == "PASS" and len(report.root_sha256) == 64

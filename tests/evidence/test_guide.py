@@ -24,7 +24,7 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("depth", "options"), [
-    (1, {}), (2, {"hole": "declared"}), (1, {"online": False}), (2, {"late": True}),
+    (1, {}), (2, {"hole": "declared"}), (1, {"online": False}), (2, {"late": True}), (1, {"late": True, "rolls": 2}),
 ])
 def test_a_good_folder_passes(make_authority: Callable[[int], Any], make_exam: Callable[..., Any], tmp_path: Path, depth: int,
                               options: dict[str, Any]) -> None:
@@ -32,6 +32,7 @@ def test_a_good_folder_passes(make_authority: Callable[[int], Any], make_exam: C
     done = run(exam.export(tmp_path / "bundle"))
     assert done.returncode == 0 and done.stdout.endswith("\nOK\n"), done.stdout + done.stderr
     assert done.stderr == ""
+    assert done.stdout.count("hands over to") == options.get("rolls", 0)
     assert ("declared gap: cam-front" in done.stdout) == ("hole" in options)
     assert ("no receipt for revision 1" in done.stdout) == (options.get("online") is False)
 
@@ -130,5 +131,5 @@ def test_the_page_for_auditors_shows_the_same_lines() -> None:
     def blocks(path: Path) -> list[str]:
         return re.findall(r"^```sh\n(.*?)^```$", path.read_text(encoding="utf-8"), re.M | re.S)
     page = Path(__file__).parents[2] / "docs" / "auditors" / "verify.md"
-    assert len(blocks(bundle.GUIDE)) == 6
+    assert len(blocks(bundle.GUIDE)) == 7
     assert blocks(page) == blocks(bundle.GUIDE)

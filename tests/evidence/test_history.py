@@ -211,23 +211,60 @@ def test_a_session_that_is_still_running(make_career: Any, tmp_path: Path) -> No
     assert check(career, folder, told=Told(open=frozenset({session_id(2)}))).verdict == "PASS"
 
 
-def test_a_new_key_needs_the_old_ones_word(make_career: Any, tmp_path: Path, authority: Any) -> None:
-    career = make_career(4, rolls=3)
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_new_key_needs_the_old_ones_word(make_career: Any, tmp_path: Path, times: int) -> None:
+    """Also where the key changed several times with nothing signed in between: the chain of rollovers counts, and every link of it."""
+    career = make_career(4, rolls=3, times=times)
     folder = career.write(tmp_path / "history")
+    assert not (folder / session_id(2) / "rollover-1.dsse.json").exists(), "what comes later changes no earlier export"
+    names = [f"rollover-{number}.dsse.json" for number in range(1, times + 1)]
+    assert [path.name for path in sorted((folder / session_id(4)).glob("rollover-*"))] == names
     assert check(career, folder).verdict == "PASS WITH DECLARED GAPS"
-    (folder / "rollover.dsse.json").unlink()
-    report = check(career, folder)
-    assert kinds(report) == {"key-changed"} and f"from {session_id(3)} on" in report.first
+    for name in names:
+        taken = {place: place.read_bytes() for place in folder.rglob(name)}
+        for place in taken:
+            place.unlink()
+        report = check(career, folder)
+        assert kinds(report) == {"key-changed"} and f"from {session_id(3)} on" in report.first, name
+        for place, data in taken.items():
+            place.write_bytes(data)
 
 
 def test_a_key_does_not_hand_over_to_itself(make_career: Any, tmp_path: Path) -> None:
     """A rollover that the new key signed proves nothing."""
     career = make_career(4, rolls=3)
     folder = career.write(tmp_path / "history")
-    says = json.loads(base64.b64decode(json.loads(career.rollover)["payload"]))
+    says = json.loads(base64.b64decode(json.loads(career.rollovers[0])["payload"]))
     says["device"]["cert_sha256"] = career.facts().cert_sha256
-    (folder / "rollover.dsse.json").write_bytes(envelope.seal(envelope.KEY_ROLLOVER, says, career.device))
+    for number in (3, 4):
+        (folder / session_id(number) / "rollover-1.dsse.json").write_bytes(envelope.seal(envelope.KEY_ROLLOVER, says, career.device))
     assert kinds(check(career, folder)) == {"key-changed"}
+
+
+def test_keys_that_hand_over_in_a_circle_lead_nowhere(make_career: Any, tmp_path: Path) -> None:
+    """Two stolen keys vouch for each other; the device's own never handed over to either."""
+    career = make_career(4, rolls=3, times=2)
+    folder = career.write(tmp_path / "history")
+    says = [json.loads(base64.b64decode(json.loads(each)["payload"])) for each in career.rollovers]
+    for path in folder.rglob("rollover-1.dsse.json"):
+        path.write_bytes(envelope.seal(envelope.KEY_ROLLOVER, says[1] | {
+            "device": {"id": DEVICE, "cert_sha256": says[1]["new_cert_sha256"]}, "new_cert_sha256": says[1]["device"]["cert_sha256"]},
+            career.device))
+    assert kinds(check(career, folder)) == {"key-changed"}
+
+
+def test_a_key_that_has_handed_over_signs_no_further_session(make_career: Any, tmp_path: Path) -> None:
+    """The retired key was carried off before it was destroyed."""
+    career = make_career(2)
+    retired = career.device
+    career.roll(3)
+    career.device = retired
+    career.run(3)
+    folder = career.write(tmp_path / "history")
+    assert check(career, folder).verdict == "PASS WITH DECLARED GAPS", "nobody who sees these sessions only can know"
+    (folder / "rollover.dsse.json").write_bytes(career.rollovers[0])
+    report = check(career, folder)
+    assert kinds(report) == {"key-changed"} and f"{session_id(3)} is signed by a certificate that had handed over" in report.first
 
 
 def test_a_receipt_of_another_session(make_career: Any, tmp_path: Path) -> None:

@@ -5,16 +5,23 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge import demo
+from edge.evidence import history
 from edge.evidence.rollover import read_rollover
+from edge.evidence.shown import Zipped
+from edge.evidence.zipped import Zip
+from edge.fsck.check import check as fsck
+from edge.fsck.check import lines
 from edge.sim.authority import Authority
 from tests.evidence.holders import SOFTHSM, Token, needs_token
 from tests.journeys.house import PINS, House, until
@@ -70,6 +77,14 @@ def test_a_key_is_rolled_into_a_token_between_two_sessions(house: House, token: 
         assert (signer_of(house, first, kind), signer_of(house, second, kind)) == (found.old_cert_sha256, found.new_cert_sha256)
     assert found.from_session_seq == 2
     for session in (first, second):
-        assert house.verify(session, house.folder / f"copy-{session}")["verdict"] != "FAIL"
+        assert house.verify(session, house.folder / "copies" / session)["verdict"] != "FAIL"
+    assert (house.folder / "copies" / second / "rollover-1.dsse.json").read_bytes() == body
+    together = history.verify(house.folder / "copies", authority.root_pem)
+    assert "key-changed" not in {each.word for each in together.findings}, "the exports alone are one device's history"
+    packed = shutil.make_archive(str(house.folder / "copies"), "zip", house.folder / "copies")
+    with Zip(Path(packed)) as archive:
+        assert history.verify(Zipped(archive), authority.root_pem).findings == together.findings
+    outcome = fsck(house.config)
+    assert outcome.findings == [], list(lines(outcome))
     assert "pkcs11" in key(house, "status") and "from session number 2" in key(house, "status")
     assert b"BEGIN" not in (house.config.paths.state / "device.key").read_bytes(), "no private key is left on the disk"

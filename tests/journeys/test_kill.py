@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from edge.fsck.check import check as fsck
+from edge.fsck.check import lines
 from tests.journeys.house import PINS, House, until
 
 GOP_S = 1.0         # the pattern's
@@ -70,6 +72,8 @@ def test_the_session_goes_on_whoever_dies(house: House, tmp_path: Path, target: 
           "the manifest is accepted")
     assert house.session(session)["admitted"] == 2
 
+    outcome = fsck(house.config)
+    assert outcome.findings == [] and outcome.running, list(lines(outcome))
     report = house.verify(session, tmp_path / "export")
     manifest = newest_manifest(tmp_path / "export")
     lost = {stream: sum(g["dur_us"] for g in manifest["gaps"] if g["stream"] == stream) / 1e6 for stream in ("cam-front", "cam-back")}

@@ -118,6 +118,14 @@ async def test_what_is_parked_stays_and_is_shown_and_holds_up_nothing(outbox: Ou
     assert outbox.backlog().oldest_utc_us == sim_clock.now().utc_us > queued
 
 
+async def test_a_document_that_was_lost_keeps_nothing_else_from_leaving(database: Database, outbox: Outbox, owe: Owe,
+                                                                        sim_clock: SimClock) -> None:
+    await owe("lost", "session-open", None, 10)
+    await owe("m1")
+    database.write_now(lambda c: c.execute("DELETE FROM envelope WHERE digest = 'lost'"))
+    assert await drain(outbox, sim_clock) == ["m1"] and outbox.backlog().waiting == 1
+
+
 async def test_the_backlog_names_its_oldest(outbox: Outbox, owe: Owe, sim_clock: SimClock) -> None:
     assert outbox.backlog() == Backlog(0, 0, None, None)
     first = sim_clock.now().utc_us
