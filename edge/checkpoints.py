@@ -81,4 +81,5 @@ class Checkpoints:
         return Standing(
             at=now, head=room.journal_head, opened_total=room.state.opened_total, closed_total=room.state.closed_total,
             live=room.state.live, last_manifest=room.state.last_manifest, last_receipt=room.state.last_manifest_receipt,
-            free_bytes=disk.free_bytes, total_bytes=disk.total_bytes, write_ok=disk.write_ok, clock_state=room.instruments.clock().state)
+            free_bytes=disk.free_bytes, total_bytes=disk.total_bytes, write_ok=disk.write_ok, clock=room.instruments.clock().as_fact(),
+            hw_counter=room.state.hw_counter)

@@ -17,6 +17,7 @@ import io
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any, BinaryIO
 
 from edge import durable
 from edge.clock import parse_utc
-from edge.evidence import checks, envelope, files
+from edge.evidence import anchors, checks, envelope, files
 from edge.evidence.chain import parse, to_line
 from edge.evidence.envelope import Opened
 from edge.evidence.fault import Fault
@@ -194,7 +195,7 @@ def verify(folder: Path, root_pem: bytes | None = None, progress: Progress | Non
         found.wrong(problem)
     for problem in files.segments(checks.own_paths(document), place or files.below(folder), progress):
         found.wrong(problem)
-    for problem in checks.timeline(document):
+    for problem in (*checks.timeline(document), *anchors.clock(document), *anchors.incidents(document)):
         found.wrong(problem)
     for problem in checks.journal(folder / JOURNAL_NAME, {rev: each.payload for rev, each in manifests.items()}, opening):
         found.wrong(problem)
@@ -214,6 +215,10 @@ def _by_its_own_word(found: Findings, document: dict[str, Any]) -> None:
     for each in document.get("impairments", ()):
         until = f" – {each['until_utc']}" if isinstance(each.get("until_utc"), str) else ", to the end"
         found.note(f"the room's own watcher: {each['stream']} {each['rule']} from {each['since_utc']}{until}")
+    for text in anchors.notes(document):
+        found.note(text)
+    for code, count in sorted(Counter(each["code"] for each in document["incidents"]).items()):
+        found.note(f"incidents by the room's own word: {count} × {code}")
 
 
 def _names(folder: Path) -> list[str]:

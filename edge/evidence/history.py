@@ -151,6 +151,7 @@ def _one_device(found: Findings, gathered: Documents, device: str, told: Told) -
     _chain(found, gathered, manifests, told.since)
     _opens(found, gathered, manifests, opens)
     _checkpoints(found, gathered, device, manifests, opens, told)
+    _hardware(found, gathered, device, manifests, opens)
     _keys(found, gathered, device)
 
 
@@ -234,6 +235,33 @@ def _checkpoints(found: Findings, gathered: Documents, device: str, manifests: l
                         f"shown are {opened} and {closed}", "checkpoint")
         if each.last_manifest is not None and told.since == 1 and each.last_manifest not in known:
             found.wrong(f"the checkpoint of {each.made_utc} names a manifest that is not shown", "checkpoint")
+
+
+def _hardware(found: Findings, gathered: Documents, device: str, manifests: list[Manifest], opens: list[Opening]) -> None:
+    """The counter in the machine's security chip goes up by one with each opening, and never back: a disk that was set back to an older
+    state, and lived on from there, shows as a leap. What one session says of it, its announcement and its list say alike."""
+    said: dict[int, int] = {}
+    both: list[Manifest | Opening] = [*opens, *manifests]
+    for each in both:
+        if each.hw_counter is not None and said.setdefault(each.seq, each.hw_counter) != each.hw_counter:
+            found.wrong(f"{each.name}: the hardware counter of {each.session} is {each.hw_counter} here and {said[each.seq]} elsewhere",
+                        "hw-counter")
+    for (seq, before), (next_seq, after) in pairwise(sorted(said.items())):
+        if after <= before:
+            found.wrong(f"the hardware counter goes back: {before} at session number {seq}, {after} at number {next_seq} of {device}",
+                        "hw-counter")
+        elif after - before > next_seq - seq:
+            found.wrong(f"the hardware counter of {device} counts {after - before - (next_seq - seq)} openings between the sessions number "
+                        f"{seq} and {next_seq} that no document tells of", "hw-counter")
+    for point in sorted((c for c in gathered.checkpoints if c.device == device and c.hw_counter is not None), key=lambda c: c.journal_seq):
+        last = max((said[o.seq] for o in opens if o.journal_seq <= point.journal_seq and o.seq in said), default=None)
+        if last is not None and last != point.hw_counter:
+            found.wrong(f"by the checkpoint of {point.made_utc} the hardware counter stood at {point.hw_counter}; by the sessions shown at "
+                        f"{last}", "hw-counter")
+    numbers = {each.seq for each in both}
+    without = sorted(seq for seq in numbers if said and seq not in said and seq > min(said))
+    for first, last in _runs(without):
+        found.note(f"of session number {first}{f' to {last}' if last != first else ''} of {device} the hardware counter was not read")
 
 
 def _keys(found: Findings, gathered: Documents, device: str) -> None:
