@@ -19,8 +19,9 @@ from edge.clock import US, SimClock
 from edge.evidence import chain
 from edge.evidence.manifest import RoomFacts
 from edge.idcheck.reader import ReaderStatus
+from edge.instruments import Instruments
 from edge.keeper import Keeper, Means
-from edge.room import Instruments, Room, Rules
+from edge.room import Room, Rules
 from edge.sessions import events as e
 from edge.sessions.machine import Revision, RoomState, Session, State
 from edge.status import ClockReading, DiskReading

@@ -45,7 +45,8 @@ import sys, time
 from pathlib import Path
 from edge.clock import SystemClock
 from edge.evidence import chain
-from edge.room import Instruments, Room, Rules
+from edge.instruments import Instruments
+from edge.room import Room, Rules
 from edge.status import ClockReading, DiskReading
 from edge.storage.catalog import Catalog
 from edge.storage.database import Database

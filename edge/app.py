@@ -41,10 +41,11 @@ from edge.export import Exports, HandedOut, NotExportable, Order, examine, expor
 from edge.exported.copying import Progress
 from edge.forgetting import Forgetter
 from edge.idcheck.reader import CardSeen, CardUnreadable, Reader, ReaderStatus
+from edge.instruments import Instruments
 from edge.keeper import Keeper, Means
 from edge.notary import Notary
 from edge.programs import NotReady, Task, until_stopped
-from edge.room import Instruments, Refusal, Room, Rules
+from edge.room import Refusal, Room, Rules
 from edge.roomsocket import RoomAtTheSocket, live_in
 from edge.sessions import events as e
 from edge.storage.archived import ArchiveLedger

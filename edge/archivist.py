@@ -24,8 +24,8 @@ from typing import TypeVar
 
 from edge import archivable
 from edge.archivable import File, LocalFault
-from edge.clock import US, Stamp
-from edge.room import LOCAL, Room
+from edge.clock import LOCAL, US, Stamp
+from edge.room import Room
 from edge.sessions import events as e
 from edge.sessions.machine import IllegalStep, Session
 from edge.storage.archived import Archived, ArchiveLedger

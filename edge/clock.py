@@ -12,13 +12,16 @@ import heapq
 import itertools
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 US = 1_000_000
 """Microseconds in a second."""
+LOCAL = ZoneInfo("Asia/Shanghai")
+"""The time that people in the exam room live by."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -50,6 +53,11 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds` of boot time."""
+
+
+def local_date(utc_us: int) -> date:
+    """The day in the exam room."""
+    return datetime.fromtimestamp(utc_us / US, LOCAL).date()
 
 
 @cache

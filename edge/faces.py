@@ -192,7 +192,7 @@ class FaceAdvice:
 
     def _remove(self, session: str, over: set[str]) -> None:
         rosters = self._room.rosters
-        awaited = {c.candidate_id for each, roster in rosters.copy().items() if each not in over for c in roster.candidates}
+        awaited = {c.candidate_id for each, roster in rosters.kept().items() if each not in over for c in roster.candidates}
         gone = [c.candidate_id for c in rosters[session].candidates if c.candidate_id not in awaited] if session in rosters else []
         removed = 0
         for candidate_id in gone:

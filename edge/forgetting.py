@@ -16,7 +16,6 @@ from pathlib import Path
 from edge import durable
 from edge.clock import US
 from edge.room import Room
-from edge.sessions.machine import State
 from edge.storage.keeping import Keeping
 
 log = logging.getLogger(__name__)
@@ -54,13 +53,13 @@ class Forgetter:
         before = self._room.clock.now().utc_us - DAYS * 86400 * US
         never = [s.id for s in sessions.values() if s.opened is None and s.plan.scheduled_start_us < before]
         await self._keeping.forget_people(never, [s.id for s in sessions.values() if s.holds], before)
+        for each in never:
+            self._room.rosters.let_go(each)
         await asyncio.to_thread(self._forget_enrolments, before // US)
 
     def _forget_enrolments(self, before_s: int) -> None:
         """Photos that lie there for 30 days and belong to nobody who is still expected (the others go when their session is over)."""
-        state, rosters = self._room.state, self._room.rosters
-        awaited = {c.candidate_id for each, roster in rosters.copy().items() if each in state.sessions
-                   and state.sessions[each].state not in (State.SEALED, State.CANCELLED) for c in roster.candidates}
+        awaited = {c.candidate_id for roster in self._room.rosters.kept().values() for c in roster.candidates}
         old = [path for path in self._enrolment.glob("*.jpg") if path.stem not in awaited and path.lstat().st_mtime < before_s] \
             if self._enrolment.is_dir() else []
         if old:

@@ -23,7 +23,7 @@ from edge.evidence import envelope as dsse
 from edge.evidence.chain import canonical
 from edge.evidence.disposition import DISPOSITION, disposition
 from edge.evidence.manifest import RoomFacts
-from edge.room import DEFAULT_KBPS, Refusal, Room
+from edge.room import Refusal, Room
 from edge.sessions import events as e
 from edge.sessions import policy, space
 from edge.sessions.machine import IllegalStep, Session, State
@@ -321,13 +321,12 @@ class Keeper:
     def _reckon(self, store_bytes: int) -> space.Forecast:
         room, now = self._room, self._room.clock.now().utc_us
         disk = room.instruments.disk()
-        statuses = [room.instruments.stream_status(stream) for stream in room.instruments.streams]
         planned = tuple(s.plan.duration_min for s in room.state.sessions.values() if s.state in (State.PLANNED, State.PREFLIGHT)
                         and now - PLAN_US < s.plan.scheduled_start_us < now + PLAN_US)
         longest = max((each.years * 10 + each.margin_days * 10 // space.YEAR_DAYS for each in self._means.policies.policies.values()),
                       default=policy.FLOOR_YEARS * 10)
         return space.forecast(space.Use(
-            free_bytes=disk.free_bytes, total_bytes=disk.total_bytes, kbps=sum(s.kbps if s and s.kbps else DEFAULT_KBPS for s in statuses),
+            free_bytes=disk.free_bytes, total_bytes=disk.total_bytes, kbps=room.instruments.kbps(),
             planned_min=planned, hours_per_year=self._means.hours_per_year, need_years_x10=longest, store_bytes=store_bytes,
             idle_bytes=self._idle_bytes))
 

@@ -1,7 +1,7 @@
-"""The line that `edge record` shows at a terminal: what the status file says, renewed each second, and at the end what was written.
+"""The line at a terminal while something takes long: how far work that ends is (`Line`), and what a recording by hand does (`line`).
 
-It reads what the worker tells everybody (and the watcher's word on the sound, where a watcher runs), so it costs the recording nothing
-and can show nothing that the disk does not have. Log lines go above it. Called by `edge record` when it is started by hand.
+What `edge record` shows it reads from what the worker tells everybody (and the watcher's word on the sound, where a watcher runs), so it
+costs the recording nothing and can show nothing that the disk does not have. Log lines go above it. Called by the verbs that take long.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import TextIO
 
 from edge.capture.control import StreamStatus, WatchStatus, read_status, read_watch
@@ -25,6 +27,45 @@ RENEW_S = 1.0
 FRESH_US = 3 * US
 """A watcher renews its word each second; an older one is of somebody who has gone."""
 CLEAR = "\r\x1b[K"
+SOON_S = 0.2
+"""The line of work that ends is renewed so often."""
+
+
+class Line:
+    """One line that says how far it is and how long it will take, until the block is left; silent where nobody looks."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal, self._shown = terminal, terminal.isatty()
+        self._began = self._last = time.monotonic()
+        self._before, self._what = 0, ""
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        if self._shown:
+            self._terminal.write(CLEAR)
+            self._terminal.flush()
+
+    def told(self, done: int, total: int, what: str = "") -> None:
+        """`done` of `total` bytes (or documents, of which there are few). Going back, or on to another `what`, begins a new estimate."""
+        now = time.monotonic()
+        if done < self._before or what != self._what:
+            self._began = now
+        self._before, self._what = done, what
+        if not self._shown or not total or (now - self._last < SOON_S and done < total):
+            return
+        self._last = now
+        speed = done / max(now - self._began, 0.001)
+        left = (total - done) / speed if speed else 0
+        amount = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB  {speed / 1e6:,.0f} MB/s" if total > 1_000_000 else f"{done} of {total}"
+        named = f"{what} " if what else ""
+        self._terminal.write(f"{CLEAR}{named}{done * 100 // total:3d} %  {amount}  {left / 60:.0f} min {left % 60:.0f} s left")
+        self._terminal.flush()
+
+    def part(self, what: str, done: int, total: int) -> None:
+        """The same of work in several parts, each with its name."""
+        self.told(done, total, what)
 
 
 class _AboveTheLine:

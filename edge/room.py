@@ -6,7 +6,9 @@ is checked against what has happened (`sessions.machine`), written to the journa
 Nothing here stops a recording; there is no such verb.
 
 A verb that may not be carried out raises `Refusal` with a word for the page; nothing was written then.
-(More than 400 lines: all that can happen in the room stands in one file, and is read from top to bottom.)
+(More than 400 lines: all that can happen in the room stands in one file, and is read from top to bottom: the rule of flow, what people
+do, what the devices bring, questions, guards. What it looks at is `instruments`, the lists are `rosters`, a verdict as it is shown is
+`sessions.verdict`.)
 """
 
 from __future__ import annotations
@@ -16,27 +18,27 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from edge.capture.control import StreamStatus, WatchStatus
-from edge.capture.intake import believed
+from edge.capture.control import WatchStatus
 from edge.capture.sidecar import Sidecar
-from edge.clock import US, Clock, Stamp
-from edge.idcheck.reader import CardSeen, CardUnreadable, ReaderStatus
+from edge.clock import US, Clock, Stamp, local_date
+from edge.idcheck.reader import CardSeen, CardUnreadable
+from edge.instruments import Instruments, readings
+from edge.rosters import Rosters
 from edge.sessions import door, machine, space
 from edge.sessions import events as e
 from edge.sessions.differences import compare
-from edge.sessions.identity import mask_name, mask_number
+from edge.sessions.identity import mask_name
 from edge.sessions.machine import IllegalStep, RoomState, Session, State
 from edge.sessions.number import is_valid
-from edge.sessions.preflight import FRESH_MS, Preflight, ProbeReading, Readings, Result, StreamReading, judge
+from edge.sessions.preflight import FRESH_MS, Preflight, Result, judge
 from edge.sessions.roster import OFF_ROSTER, Candidate, Code, Roster, Verdict
-from edge.status import ClockReading, DiskReading
+from edge.sessions.verdict import DoorVerdict, shown
 from edge.storage import rebuild
 from edge.storage.catalog import Catalog, Segment
 from edge.storage.database import Database
@@ -49,9 +51,6 @@ log = logging.getLogger(__name__)
 
 HOLD_MS = 1900                  # the button is held 2 s; a timer may be a little early
 ON_TIME_US = 5 * 60 * US        # R27: a start further from the plan needs a reason
-DEFAULT_KBPS = 4096             # for the reservation, where a stream has not yet told its rate
-SOUND_OLD_US = 5 * US           # a level of older sound is no level
-LOCAL = ZoneInfo("Asia/Shanghai")
 OVER = frozenset({State.CLOSING, State.SEALING, State.SEALED, State.CANCELLED})     # sessions to which nobody can be sent any more
 
 
@@ -63,26 +62,6 @@ class Refusal(Exception):
         self.word, self.facts = word, facts
 
 
-def _differs(accepted: e.RosterAccepted | None) -> tuple[int, int, int]:
-    """What a signed list changed of the imported one before it: added, taken off, other facts."""
-    if accepted is None or accepted.source != "platform":
-        return 0, 0, 0
-    return accepted.added or 0, accepted.removed or 0, accepted.changed or 0
-
-
-@dataclass(frozen=True, slots=True)
-class Instruments:
-    """What the Room can look at. Each is asked when needed, never stored."""
-
-    streams: Mapping[str, str]                                  # id -> kind, as configured
-    stream_status: Callable[[str], StreamStatus | None]
-    watch: Callable[[str], WatchStatus | None]                  # what the watcher last said of a stream
-    reader: Callable[[], ReaderStatus]
-    disk: Callable[[], DiskReading]
-    clock: Callable[[], ClockReading]
-    door_still: Callable[[], bytes | None] | None = None        # newest picture of the door's camera (JPEG); None: there is no such camera
-
-
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The room's own settings that the verbs need."""
@@ -92,53 +71,6 @@ class Rules:
     hmac_key: bytes = field(repr=False)
     wedge: bool = False                 # a reader that types numbers like a keyboard may check in (reader.wedge)
     allow_demo_ids: bool = False            # config room.allow_demo_ids
-
-
-@dataclass(frozen=True, slots=True)
-class DoorVerdict:
-    """The last thing the door said, for the check-in page and the entrance display. Names are masked already."""
-
-    at: Stamp
-    code: Code
-    session: str | None
-    name: str = ""
-    number: str = ""
-    seat: str | None = None
-    elsewhere: str | None = None
-    reason: str = ""
-    first_at_utc_us: int | None = None      # when an already admitted person came in
-    elsewhere_us: int | None = None         # when the session `elsewhere` begins; of one whose doors are still shut: when they should open
-    room: str = ""                          # the other room of this site, as people call it: R02
-    subject: str = field(default="", repr=False)    # stands for the card: one tone for each
-
-    @property
-    def time_us(self) -> int | None:
-        """The one moment that the wording of a verdict names."""
-        return self.first_at_utc_us if self.first_at_utc_us is not None else self.elsewhere_us
-
-
-class Rosters(dict[str, Roster]):
-    """The list of each session. Of a session that is over it is read when somebody asks for it: years hold thousands of them."""
-
-    def __init__(self, stored: Callable[[str], Roster | None]) -> None:
-        super().__init__()
-        self._stored = stored
-
-    def __missing__(self, session_id: str) -> Roster:
-        found = self._stored(session_id)
-        if found is None:
-            raise KeyError(session_id)
-        self[session_id] = found
-        return found
-
-    def __contains__(self, session_id: object) -> bool:
-        return super().__contains__(session_id) or (isinstance(session_id, str) and self._stored(session_id) is not None)
-
-    def get(self, session_id: str, default: Any = None) -> Any:
-        try:
-            return self[session_id]
-        except KeyError:
-            return default
 
 
 class Room:
@@ -154,10 +86,7 @@ class Room:
         self.version = 0                        # grows with every change; a page that has it is up to date
         self.last_verdict: DoorVerdict | None = None
         self.state: RoomState = machine.fold(each.event for each in journal.load())
-        self.rosters: dict[str, Roster] = Rosters(self._stored)
-        for session in self.state.sessions.values():
-            if session.roster and session.state not in (State.SEALED, State.CANCELLED):
-                self.rosters[session.id] = self._stored_roster(session)
+        self.rosters = Rosters(lambda: self.state.sessions, catalog)
 
     # ---- the one rule of flow -----------------------------------------------------------------------------------------
 
@@ -173,16 +102,13 @@ class Room:
                     await asyncio.wait({writing})
             if writing.exception() is None:
                 self.state = after                              # only what is on disk is so
+                self.rosters.settle(event.session)
                 self._touch()
 
     async def report(self, event: e.Event, *beside: Beside) -> e.Recorded:
         """A fact from a device or a follower. IllegalStep if it cannot follow what has happened."""
         async with self._turn:
             return await self._append(event, *beside)
-
-    def events(self, session: str) -> list[e.Recorded]:
-        """All facts of a session, in order, as the journal holds them."""
-        return self._journal.of_session(session)
 
     def changed(self) -> asyncio.Event:
         """An event that is set at each change; the follower clears it, looks, and waits again. Drop it with `forget`."""
@@ -199,336 +125,7 @@ class Room:
         for waker in self._wakers:
             waker.set()
 
-    # ---- what the devices bring ---------------------------------------------------------------------------------------
-
-    async def card(self, card: CardSeen | CardUnreadable) -> DoorVerdict:
-        """A card at the door: admitted, or refused with a code. The verdict is on disk before anybody sees it."""
-        async with self._turn:
-            session = self._session_at_the_door()
-            if isinstance(card, CardUnreadable):
-                code = door.judge_unreadable(card.reason)
-                verdict = DoorVerdict(card.at, code, session.id if session else None, reason=card.reason)
-                if session:
-                    await self._append(e.AdmissionRefused(at=card.at, session=session.id, code=code))
-            else:
-                verdict = await self._judge(card, session)
-            self.last_verdict = verdict
-            self._touch()
-            return verdict
-
-    def _session_at_the_door(self) -> Session | None:
-        session = self.state.sessions.get(self.state.live or "")
-        return session if session and session.state in (State.CHECKIN, State.RUNNING, State.CLOSING) else None
-
-    async def wedge(self, session_id: str, number: str, by: str) -> DoorVerdict:
-        """A keyboard reader typed an ID number (normalised). It proves less than a chip: it counts only where the site says so
-        (`reader.wedge`), and the facts say `id_wedge`. Refusal `not-a-number` if it is no well-formed number, `no-wedge` if it may not."""
-        if not is_valid(number, allow_demo=self.rules.allow_demo_ids):
-            raise Refusal("not-a-number")
-        if not self.rules.wedge:
-            raise Refusal("no-wedge")
-        async with self._turn:
-            session, at = self._known(session_id), self.clock.now()
-            self._must_be_staff(session, by)
-            if session is not self._session_at_the_door():
-                raise Refusal("not-now", state=session.state)
-            found = door.judge_number(number, self._doorway(session, at))
-            self.last_verdict = await self._decide(at, session, found, number, found.candidate.name if found.candidate else "", "id_wedge")
-            self._touch()
-            return self.last_verdict
-
-    async def _judge(self, card: CardSeen, session: Session | None) -> DoorVerdict:
-        who = card.identity
-        return await self._decide(card.at, session, door.judge_card(who, self._doorway(session, card.at)), who.number, who.name, "id_card")
-
-    async def _decide(self, at: Stamp, session: Session | None, found: Verdict, number: str, name: str, method: str) -> DoorVerdict:
-        """The verdict becomes a fact; what is shown of it comes back."""
-        candidate, subject = found.candidate, self.subject(number)
-        verdict = self._verdict(at, session, found, name, number)
-        if session is None:
-            return verdict
-        if found.code is Code.OK and candidate is not None:
-            await self._append(e.CandidateAdmitted(at=at, session=session.id, candidate_id=candidate.candidate_id,
-                                                   subject=subject, method=method, seat=verdict.seat))
-        elif found.code is Code.RETURNED and candidate is not None:
-            await self._append(e.CandidateReturned(at=at, session=session.id, candidate_id=candidate.candidate_id, method=method))
-        elif found.code is Code.LEFT and candidate is not None:
-            await self._append(e.CandidateLeft(at=at, session=session.id, candidate_id=candidate.candidate_id, method=method, final=False))
-        else:
-            await self._append(e.AdmissionRefused(at=at, session=session.id, code=found.code, subject=subject,
-                                                  candidate_id=candidate.candidate_id if candidate else None,
-                                                  method=method if method != "id_card" else None), SeenCard(number, name))
-        return verdict
-
-    def _doorway(self, session: Session | None, at: Stamp) -> door.Doorway:
-        """How things stand at the door at this moment."""
-        today, here = self.local_date(at.utc_us), session.id if session else ""
-        others = {s.id: self.rosters[s.id] for s in sorted(self.state.sessions.values(), key=lambda s: s.plan.scheduled_start_us)
-                  if s.id != here and s.state not in OVER and self._is_today(s.id, today) and s.id in self.rosters}
-        coming = {s: r for s, r in others.items() if self.state.sessions[s].state in (State.PLANNED, State.PREFLIGHT)}
-        return door.Doorway(session, self.rosters.get(here), others, coming, today, session is not None and self._too_late(session, at), at)
-
-    def _verdict(self, at: Stamp, session: Session | None, found: Verdict, name: str, number: str) -> DoorVerdict:
-        """What is shown of a verdict, masked."""
-        candidate, other = found.candidate, self.state.sessions.get(found.other_session or "")
-        before = session.admitted.get(candidate.candidate_id) if candidate and session else None
-        begins = found.other_start_us
-        if other is not None:
-            early = other.plan.checkin_open_min * 60 * US if found.code is Code.TOO_EARLY else 0
-            begins = other.plan.scheduled_start_us - early
-        return DoorVerdict(at, found.code, session.id if session else None, mask_name(name), mask_number(number),
-                           seat=door.seat_of(session, candidate) if candidate and session else None, elsewhere=found.other_session,
-                           first_at_utc_us=before.at.utc_us if before else None,
-                           elsewhere_us=begins, room=(found.other_room or "").rpartition("-")[2],
-                           subject=self.subject(number))
-
-    def _too_late(self, session: Session, at: Stamp) -> bool:
-        return session.started is not None and at.us_since(session.started.at) > session.plan.late_cutoff_min * 60 * US
-
-    # ---- people at the door: exceptions, seats, doubts (F2) -------------------------------------------------------------
-
-    def would_say(self, session_id: str, candidate_id: str) -> Code:
-        """What the door would say to a candidate who is checked by hand at this moment."""
-        session = self._known(session_id)
-        return door.judge_by_hand(self._candidate(session_id, candidate_id), self._doorway(session, self.clock.now())).code
-
-    async def admit_by_hand(self, session_id: str, candidate_id: str, by: str, exception: str, reason: str = "", pin: str = "") -> None:
-        """F2: no card, a dead one, one out of date. In, photographed, and in doubt (存疑) until two have compared and the chief settled it.
-
-        What would keep out a card keeps out here too; what the chief may set aside needs the chief's PIN and a reason.
-        """
-        if pin:
-            await self._must_know_pin(by, pin)
-        jpeg = await asyncio.to_thread(self.instruments.door_still) if self.instruments.door_still else None
-        async with self._turn:
-            session = self._known(session_id)
-            self._must_be_staff(session, by)
-            if exception not in door.BY_HAND:
-                raise Refusal("exception-needed")
-            candidate, now = self._candidate(session_id, candidate_id), self.clock.now()
-            code = door.judge_by_hand(candidate, self._doorway(session, now)).code
-            if code in door.CHIEF_MAY:
-                self._must_be_chief(session, by)
-                self._must_say_why(pin, reason)
-                exception = code
-            elif code is not Code.OK:
-                raise Refusal("door-says", code=code)
-            await self._admit(session, candidate, "manual", exception=exception, by=by, reason=reason.strip() or None,
-                              **await self._keep_photo(session_id, jpeg))
-
-    async def admit_despite(self, session_id: str, candidate_id: str, by: str, pin: str, reason: str) -> None:
-        """The chief lets in somebody whose card was read and refused as late or for an old theory pass, with a reason."""
-        await self._must_know_pin(by, pin)
-        async with self._turn:
-            session = self._known(session_id)
-            self._must_be_chief(session, by)
-            self._must_say_why(pin, reason)
-            candidate = self._candidate(session_id, candidate_id)
-            code = door.judge_by_hand(candidate, self._doorway(session, self.clock.now())).code
-            if code not in door.CHIEF_MAY or session.turned_away.get(candidate_id) not in door.CHIEF_MAY:
-                raise Refusal("door-says", code=code if code is not Code.OK else Code.NO_CARD)
-            method = self._shown(session_id, lambda row: getattr(row.event, "candidate_id", "") == candidate_id)
-            await self._admit(session, candidate, method, exception=code, by=by, reason=reason.strip())
-
-    async def admit_off_roster(self, session_id: str, seq: int, by: str, pin: str, second: str, second_pin: str, reason: str) -> None:
-        """Chief and a second person let in somebody who is on no list. `seq`: the journal's row of the card that was read and refused."""
-        await self._must_know_pin(by, pin)
-        await self._must_know_pin(second, second_pin)
-        async with self._turn:
-            session = self._known(session_id)
-            self._must_be_chief(session, by)
-            self._must_be_staff(session, second)
-            if second == by or not reason.strip():
-                raise Refusal("second-person-and-reason")
-            await self._admit_stranger(session, seq, by=by, second=second, reason=reason.strip())
-
-    async def join_class(self, session_id: str, seq: int, by: str, reason: str) -> None:
-        """签到: somebody who is on no list joins a class; one of its staff says why. `seq`: as for `admit_off_roster`."""
-        async with self._turn:
-            session = self._known(session_id)
-            self._must_be_staff(session, by)
-            if session.plan.session_kind != "training_class":
-                raise Refusal("not-a-class")
-            if not reason.strip():
-                raise Refusal("reason-needed", minutes=0)
-            await self._admit_stranger(session, seq, by=by, reason=reason.strip())
-
-    async def _admit_stranger(self, session: Session, seq: int, **who: str) -> None:
-        if session.state not in (State.CHECKIN, State.RUNNING):
-            raise Refusal("not-now", state=session.state)
-        seen = self.catalog.stranger(session.id, seq)
-        if seen is None:
-            raise Refusal("unknown-candidate")
-        number, name = seen
-        subject = self.subject(number)
-        if any(a.subject == subject for a in session.admitted.values()):
-            raise Refusal("door-says", code=Code.DUPLICATE)
-        await self._admit(session, Candidate(f"{OFF_ROSTER}{seq}", name, "", number, "", None, "", None, "", ""),
-                          self._shown(session.id, lambda row: row.seq == seq), exception=str(Code.NOT_ON_ROSTER), **who)
-
-    def _shown(self, session_id: str, which: Callable[[e.Recorded], bool]) -> str:
-        """How the last refusal `which` holds for had learned the number: a chip read, or a number typed by a reader."""
-        found = (row.event for row in reversed(self.events(session_id)) if isinstance(row.event, e.AdmissionRefused) and which(row))
-        refused = next(found, None)
-        return refused.method or "id_card" if isinstance(refused, e.AdmissionRefused) else "id_card"
-
-    async def _admit(self, session: Session, candidate: Candidate, method: str, **exception: str | None) -> None:
-        """An admission that is not an ordinary card's; the entrance display shows it like one."""
-        subject, now, roster = self.subject(candidate.number), self.clock.now(), self.rosters[session.id]
-        fact = e.CandidateAdmitted(at=now, session=session.id, candidate_id=candidate.candidate_id, subject=subject, method=method,
-                                   seat=door.seat_of(session, candidate), **exception)
-        try:
-            await self._do(fact, *((OffRoster(candidate, subject),) if candidate.off_roster else ()))
-        finally:
-            if candidate.off_roster and candidate.candidate_id in self.state.sessions[session.id].admitted:
-                self.rosters[session.id] = replace(roster, candidates=(*roster.candidates, candidate))
-        code = Code.NO_CARD if method == "manual" else Code.OK
-        self.last_verdict = self._verdict(now, self.state.sessions[session.id], Verdict(code, candidate), candidate.name, candidate.number)
-        self.last_verdict = replace(self.last_verdict, first_at_utc_us=None)
-        self._touch()
-
-    async def _keep_photo(self, session_id: str, jpeg: bytes | None) -> dict[str, str | None]:
-        """Keep the picture of somebody who is about to be let in; or the word why there is none. Never a reason to keep anybody out."""
-        if self.instruments.door_still is None or self.photos is None:
-            return {"no_photo": "no-camera"}
-        if not jpeg:
-            return {"no_photo": "no-picture"}
-        try:
-            path, sha256 = await asyncio.to_thread(self.photos.keep, session_id, jpeg)
-        except OSError as error:
-            log.warning("door-photo-not-kept error=%s", error.strerror)
-            return {"no_photo": "not-kept"}
-        return {"photo": path, "photo_sha256": sha256}
-
-    async def assign_seat(self, session_id: str, candidate_id: str, seat: str, by: str, reason: str = "") -> None:
-        """A first seat, or another one (with a reason). Never one on which somebody sits, or is expected until the cut-off."""
-        async with self._turn:
-            session = self._known(session_id)
-            self._must_be_staff(session, by)
-            candidate, now, seat = self._candidate(session_id, candidate_id), self.clock.now(), seat.strip()
-            if not door.is_seat(seat):
-                raise Refusal("seat-unfit")
-            before = door.seat_of(session, candidate)
-            if before == seat:
-                return
-            if before and not reason.strip():
-                raise Refusal("reason-needed", minutes=0)
-            owner = door.owner_of(session, self.rosters[session_id], seat, late=self._too_late(session, now), besides=candidate_id)
-            if owner is not None:
-                raise Refusal("seat-taken", seat=seat, name=mask_name(owner.name))
-            await self._do(e.SeatAssigned(at=now, session=session_id, candidate_id=candidate_id, seat=seat, by=by, reason=reason.strip(),
-                                          before=before))
-
-    async def mark_left(self, session_id: str, candidate_id: str, by: str, *, final: bool, reason: str = "") -> None:
-        """A candidate goes out: for good (`final`) or to come back. Before the earliest moment only the chief may allow it, with why."""
-        async with self._turn:
-            session, now = self._known(session_id), self.clock.now()
-            self._must_be_staff(session, by)
-            self._candidate(session_id, candidate_id)
-            allowed = session.plan.staff.get(by) == "chief" and reason.strip()
-            if session.state is State.RUNNING and not door.may_leave(session, now) and not allowed:
-                raise Refusal("too-early-to-leave", minutes=door.earliest_leave_min(session))
-            await self._do(e.CandidateLeft(at=now, session=session_id, candidate_id=candidate_id, by=by, final=final,
-                                           reason=reason.strip() or None))
-
-    async def mark_returned(self, session_id: str, candidate_id: str, by: str, reason: str = "") -> None:
-        """A candidate is back (without the card: with it, the door marks it). Who had left for good: only the chief, with a reason."""
-        async with self._turn:
-            session = self._known(session_id)
-            self._must_be_staff(session, by)
-            self._candidate(session_id, candidate_id)
-            admission = session.admitted.get(candidate_id)
-            if admission and admission.left and admission.left.final:
-                self._must_be_chief(session, by)
-                if not reason.strip():
-                    raise Refusal("reason-needed", minutes=0)
-            await self._do(e.CandidateReturned(at=self.clock.now(), session=session_id, candidate_id=candidate_id, method="manual", by=by,
-                                               reason=reason.strip() or None))
-
-    async def raise_doubt(self, session_id: str, candidate_id: str, by: str, reason: str) -> None:
-        """A member of staff doubts that somebody who is in is the person on the list."""
-        async with self._turn:
-            session = self._known(session_id)
-            self._must_be_staff(session, by)
-            self._candidate(session_id, candidate_id)
-            if not reason.strip():
-                raise Refusal("reason-needed", minutes=0)
-            await self._do(e.IdentityDoubted(at=self.clock.now(), session=session_id, candidate_id=candidate_id,
-                                             code=str(Code.PHOTO_DOUBT), by=by, reason=reason.strip()))
-
-    async def sign_doubt(self, session_id: str, candidate_id: str, staff_id: str, pin: str) -> None:
-        """A member of staff has compared the person with the list and the photo, and says so with the PIN."""
-        await self._must_know_pin(staff_id, pin)
-        async with self._turn:
-            session = self._known(session_id)
-            self._must_be_staff(session, staff_id)
-            await self._do(e.DoubtSigned(at=self.clock.now(), session=session_id, candidate_id=candidate_id, staff_id=staff_id))
-
-    async def settle_doubt(self, session_id: str, candidate_id: str, by: str, pin: str, outcome: str, reason: str = "") -> None:
-        """The chief clears a doubt that two have signed, or hands it on to the authority with a reason."""
-        await self._must_know_pin(by, pin)
-        async with self._turn:
-            session = self._known(session_id)
-            self._must_be_chief(session, by)
-            if outcome != "cleared" and not reason.strip():
-                raise Refusal("reason-needed", minutes=0)
-            await self._do(e.DoubtSettled(at=self.clock.now(), session=session_id, candidate_id=candidate_id,
-                                          outcome="cleared" if outcome == "cleared" else "escalated", by=by, reason=reason.strip() or None))
-
-    async def correct_attendance(self, session_id: str, candidate_id: str, by: str, pin: str, result: str, reason: str) -> None:
-        """The chief puts a mistake right with a new fact: somebody was not let in after all (absent), or was here and not seen (present).
-
-        Until the seal it is part of revision 1; afterwards the notary makes the next revision of it.
-        """
-        await self._must_know_pin(by, pin)
-        async with self._turn:
-            session = self._known(session_id)
-            self._must_be_chief(session, by)
-            candidate = self._candidate(session_id, candidate_id)
-            if not reason.strip():
-                raise Refusal("reason-needed", minutes=0)
-            present = result == "present"
-            if present and session.state in (State.CHECKIN, State.RUNNING):
-                raise Refusal("check-by-hand")
-            await self._do(e.AttendanceCorrected(
-                at=self.clock.now(), session=session_id, candidate_id=candidate_id, result="present" if present else "absent", by=by,
-                reason=reason.strip(), subject=self.subject(candidate.number) if present else None,
-                seat=door.seat_of(session, candidate) if present else None))
-
-    async def segment(self, sidecar: Sidecar, path: str, sidecar_sha256: str) -> None:
-        """A segment is whole on disk. Always a row; and a fact of each session whose interval it overlaps. Safe to repeat."""
-        start, end = sidecar.start, sidecar.end
-        facts: dict[str, Any] = {name: getattr(sidecar, name) for name in (
-            "stream", "seq", "run", "dur_us", "frame_us", "bytes", "sha256", "codec", "end_reason", "recovered", "clock_state",
-            "audio_peak_cdb", "silent_ms")}
-        facts |= {"start_utc_us": start.utc_us, "end_utc_us": end.utc_us, "start_boot_us": start.boot_us, "end_boot_us": end.boot_us,
-                  "boot_id": start.boot_id, "path": path, "sidecar_sha256": sidecar_sha256}
-        segment = Segment(**facts)
-        async with self._turn:
-            owed = [s.id for s in self.state.sessions.values()
-                    if s.covers(start, end) and s.opened and sidecar.stream in s.opened.streams
-                    and not self.catalog.in_session(s.id, sidecar.stream, sidecar.seq)]
-            if not owed:
-                await self.catalog.add_segment(segment)
-            for session_id in owed:     # the row comes with the last fact: until all are written, the intake brings the segment again
-                await self._append(e.SegmentStored(at=self.clock.now(), session=session_id, **facts),
-                                   *((segment,) if session_id == owed[-1] else ()))
-
-    async def clock_stepped(self, at: Stamp, delta_us: int) -> None:
-        """The wall clock jumped: a fact of the live session if there is one, so that its manifest says so."""
-        await self.of_the_box(e.ClockStepped(at=at, delta_us=delta_us))
-
-    async def of_the_box(self, event: e.Event) -> None:
-        """A fact of the box that stands among those of the live session, if there is one at the moment of writing."""
-        async with self._turn:
-            await self._append(replace(event, session=self.state.live))
-
-    async def resumed(self, database: Database) -> None:
-        """Say of each stretch that this journal has lost that it has: once, at the first start afterwards."""
-        for start_utc_us, end_utc_us, why in rebuild.untold(database):
-            await self.report(e.JournalResumed(at=self.clock.now(), from_utc_us=start_utc_us, to_utc_us=end_utc_us, why=why))
-
-    # ---- the verbs ----------------------------------------------------------------------------------------------------
+    # ---- the day of a session: plan and list come; people open, start, end and seal --------------------------------------
 
     async def plan(self, planned: e.SessionPlanned, body: str) -> None:
         """A plan came (again). From the opened doors on a changed plan changes nothing (it is logged)."""
@@ -720,6 +317,219 @@ class Room:
                 raise Refusal("reason-needed", minutes=0)
             await self._do(e.SessionCancelled(at=self.clock.now(), session=session_id, by=by, reason=reason.strip()))
 
+    # ---- people at the door and in the room: exceptions, seats, doubts (F2) -----------------------------------------------
+
+    def would_say(self, session_id: str, candidate_id: str) -> Code:
+        """What the door would say to a candidate who is checked by hand at this moment."""
+        session = self._known(session_id)
+        return door.judge_by_hand(self._candidate(session_id, candidate_id), self._doorway(session, self.clock.now())).code
+
+    async def admit_by_hand(self, session_id: str, candidate_id: str, by: str, exception: str, reason: str = "", pin: str = "") -> None:
+        """F2: no card, a dead one, one out of date. In, photographed, and in doubt (存疑) until two have compared and the chief settled it.
+
+        What would keep out a card keeps out here too; what the chief may set aside needs the chief's PIN and a reason.
+        """
+        if pin:
+            await self._must_know_pin(by, pin)
+        jpeg = await asyncio.to_thread(self.instruments.door_still) if self.instruments.door_still else None
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, by)
+            if exception not in door.BY_HAND:
+                raise Refusal("exception-needed")
+            candidate, now = self._candidate(session_id, candidate_id), self.clock.now()
+            code = door.judge_by_hand(candidate, self._doorway(session, now)).code
+            if code in door.CHIEF_MAY:
+                self._must_be_chief(session, by)
+                self._must_say_why(pin, reason)
+                exception = code
+            elif code is not Code.OK:
+                raise Refusal("door-says", code=code)
+            await self._admit(session, candidate, "manual", exception=exception, by=by, reason=reason.strip() or None,
+                              **await self._keep_photo(session_id, jpeg))
+
+    async def admit_despite(self, session_id: str, candidate_id: str, by: str, pin: str, reason: str) -> None:
+        """The chief lets in somebody whose card was read and refused as late or for an old theory pass, with a reason."""
+        await self._must_know_pin(by, pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            self._must_say_why(pin, reason)
+            candidate = self._candidate(session_id, candidate_id)
+            code = door.judge_by_hand(candidate, self._doorway(session, self.clock.now())).code
+            if code not in door.CHIEF_MAY or session.turned_away.get(candidate_id) not in door.CHIEF_MAY:
+                raise Refusal("door-says", code=code if code is not Code.OK else Code.NO_CARD)
+            method = self._shown(session_id, lambda row: getattr(row.event, "candidate_id", "") == candidate_id)
+            await self._admit(session, candidate, method, exception=code, by=by, reason=reason.strip())
+
+    async def admit_off_roster(self, session_id: str, seq: int, by: str, pin: str, second: str, second_pin: str, reason: str) -> None:
+        """Chief and a second person let in somebody who is on no list. `seq`: the journal's row of the card that was read and refused."""
+        await self._must_know_pin(by, pin)
+        await self._must_know_pin(second, second_pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            self._must_be_staff(session, second)
+            if second == by or not reason.strip():
+                raise Refusal("second-person-and-reason")
+            await self._admit_stranger(session, seq, by=by, second=second, reason=reason.strip())
+
+    async def join_class(self, session_id: str, seq: int, by: str, reason: str) -> None:
+        """签到: somebody who is on no list joins a class; one of its staff says why. `seq`: as for `admit_off_roster`."""
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, by)
+            if session.plan.session_kind != "training_class":
+                raise Refusal("not-a-class")
+            if not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            await self._admit_stranger(session, seq, by=by, reason=reason.strip())
+
+    async def _admit_stranger(self, session: Session, seq: int, **who: str) -> None:
+        if session.state not in (State.CHECKIN, State.RUNNING):
+            raise Refusal("not-now", state=session.state)
+        seen = self.catalog.stranger(session.id, seq)
+        if seen is None:
+            raise Refusal("unknown-candidate")
+        number, name = seen
+        subject = self.subject(number)
+        if any(a.subject == subject for a in session.admitted.values()):
+            raise Refusal("door-says", code=Code.DUPLICATE)
+        await self._admit(session, Candidate(f"{OFF_ROSTER}{seq}", name, "", number, "", None, "", None, "", ""),
+                          self._shown(session.id, lambda row: row.seq == seq), exception=str(Code.NOT_ON_ROSTER), **who)
+
+    def _shown(self, session_id: str, which: Callable[[e.Recorded], bool]) -> str:
+        """How the last refusal `which` holds for had learned the number: a chip read, or a number typed by a reader."""
+        found = (row.event for row in reversed(self.events(session_id)) if isinstance(row.event, e.AdmissionRefused) and which(row))
+        refused = next(found, None)
+        return refused.method or "id_card" if isinstance(refused, e.AdmissionRefused) else "id_card"
+
+    async def _admit(self, session: Session, candidate: Candidate, method: str, **exception: str | None) -> None:
+        """An admission that is not an ordinary card's; the entrance display shows it like one."""
+        subject, now, roster = self.subject(candidate.number), self.clock.now(), self.rosters[session.id]
+        fact = e.CandidateAdmitted(at=now, session=session.id, candidate_id=candidate.candidate_id, subject=subject, method=method,
+                                   seat=door.seat_of(session, candidate), **exception)
+        try:
+            await self._do(fact, *((OffRoster(candidate, subject),) if candidate.off_roster else ()))
+        finally:
+            if candidate.off_roster and candidate.candidate_id in self.state.sessions[session.id].admitted:
+                self.rosters[session.id] = replace(roster, candidates=(*roster.candidates, candidate))
+        code = Code.NO_CARD if method == "manual" else Code.OK
+        verdict = shown(now, Verdict(code, candidate), self.state.sessions[session.id], None, name=candidate.name, number=candidate.number,
+                        subject=subject)
+        self.last_verdict = replace(verdict, first_at_utc_us=None)
+        self._touch()
+
+    async def _keep_photo(self, session_id: str, jpeg: bytes | None) -> dict[str, str | None]:
+        """Keep the picture of somebody who is about to be let in; or the word why there is none. Never a reason to keep anybody out."""
+        if self.instruments.door_still is None or self.photos is None:
+            return {"no_photo": "no-camera"}
+        if not jpeg:
+            return {"no_photo": "no-picture"}
+        try:
+            path, sha256 = await asyncio.to_thread(self.photos.keep, session_id, jpeg)
+        except OSError as error:
+            log.warning("door-photo-not-kept error=%s", error.strerror)
+            return {"no_photo": "not-kept"}
+        return {"photo": path, "photo_sha256": sha256}
+
+    async def assign_seat(self, session_id: str, candidate_id: str, seat: str, by: str, reason: str = "") -> None:
+        """A first seat, or another one (with a reason). Never one on which somebody sits, or is expected until the cut-off."""
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, by)
+            candidate, now, seat = self._candidate(session_id, candidate_id), self.clock.now(), seat.strip()
+            if not door.is_seat(seat):
+                raise Refusal("seat-unfit")
+            before = door.seat_of(session, candidate)
+            if before == seat:
+                return
+            if before and not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            owner = door.owner_of(session, self.rosters[session_id], seat, late=self._too_late(session, now), besides=candidate_id)
+            if owner is not None:
+                raise Refusal("seat-taken", seat=seat, name=mask_name(owner.name))
+            await self._do(e.SeatAssigned(at=now, session=session_id, candidate_id=candidate_id, seat=seat, by=by, reason=reason.strip(),
+                                          before=before))
+
+    async def mark_left(self, session_id: str, candidate_id: str, by: str, *, final: bool, reason: str = "") -> None:
+        """A candidate goes out: for good (`final`) or to come back. Before the earliest moment only the chief may allow it, with why."""
+        async with self._turn:
+            session, now = self._known(session_id), self.clock.now()
+            self._must_be_staff(session, by)
+            self._candidate(session_id, candidate_id)
+            allowed = session.plan.staff.get(by) == "chief" and reason.strip()
+            if session.state is State.RUNNING and not door.may_leave(session, now) and not allowed:
+                raise Refusal("too-early-to-leave", minutes=door.earliest_leave_min(session))
+            await self._do(e.CandidateLeft(at=now, session=session_id, candidate_id=candidate_id, by=by, final=final,
+                                           reason=reason.strip() or None))
+
+    async def mark_returned(self, session_id: str, candidate_id: str, by: str, reason: str = "") -> None:
+        """A candidate is back (without the card: with it, the door marks it). Who had left for good: only the chief, with a reason."""
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, by)
+            self._candidate(session_id, candidate_id)
+            admission = session.admitted.get(candidate_id)
+            if admission and admission.left and admission.left.final:
+                self._must_be_chief(session, by)
+                if not reason.strip():
+                    raise Refusal("reason-needed", minutes=0)
+            await self._do(e.CandidateReturned(at=self.clock.now(), session=session_id, candidate_id=candidate_id, method="manual", by=by,
+                                               reason=reason.strip() or None))
+
+    async def raise_doubt(self, session_id: str, candidate_id: str, by: str, reason: str) -> None:
+        """A member of staff doubts that somebody who is in is the person on the list."""
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, by)
+            self._candidate(session_id, candidate_id)
+            if not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            await self._do(e.IdentityDoubted(at=self.clock.now(), session=session_id, candidate_id=candidate_id,
+                                             code=str(Code.PHOTO_DOUBT), by=by, reason=reason.strip()))
+
+    async def sign_doubt(self, session_id: str, candidate_id: str, staff_id: str, pin: str) -> None:
+        """A member of staff has compared the person with the list and the photo, and says so with the PIN."""
+        await self._must_know_pin(staff_id, pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, staff_id)
+            await self._do(e.DoubtSigned(at=self.clock.now(), session=session_id, candidate_id=candidate_id, staff_id=staff_id))
+
+    async def settle_doubt(self, session_id: str, candidate_id: str, by: str, pin: str, outcome: str, reason: str = "") -> None:
+        """The chief clears a doubt that two have signed, or hands it on to the authority with a reason."""
+        await self._must_know_pin(by, pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            if outcome != "cleared" and not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            await self._do(e.DoubtSettled(at=self.clock.now(), session=session_id, candidate_id=candidate_id,
+                                          outcome="cleared" if outcome == "cleared" else "escalated", by=by, reason=reason.strip() or None))
+
+    async def correct_attendance(self, session_id: str, candidate_id: str, by: str, pin: str, result: str, reason: str) -> None:
+        """The chief puts a mistake right with a new fact: somebody was not let in after all (absent), or was here and not seen (present).
+
+        Until the seal it is part of revision 1; afterwards the notary makes the next revision of it.
+        """
+        await self._must_know_pin(by, pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            candidate = self._candidate(session_id, candidate_id)
+            if not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            present = result == "present"
+            if present and session.state in (State.CHECKIN, State.RUNNING):
+                raise Refusal("check-by-hand")
+            await self._do(e.AttendanceCorrected(
+                at=self.clock.now(), session=session_id, candidate_id=candidate_id, result="present" if present else "absent", by=by,
+                reason=reason.strip(), subject=self.subject(candidate.number) if present else None,
+                seat=door.seat_of(session, candidate) if present else None))
+
+    # ---- afterwards: looking, handing out, holds, longer terms, and what is over -------------------------------------------
+
     async def viewed(self, session_id: str, by: str, stream: str, reason: str = "") -> None:
         """Somebody is about to play footage: on disk before the first byte leaves."""
         async with self._turn:
@@ -739,8 +549,6 @@ class Room:
         async with self._turn:
             self._known(fact.session)
             await self._do(fact)
-
-    # ---- keeping: holds, longer terms, and what is over -----------------------------------------------------------------
 
     async def place_hold(self, session_id: str, by: str, pin: str, reason: str) -> str:
         """Nothing of this session goes until the hold is released. An auditor's, with PIN and reason. Returns the hold's id."""
@@ -782,21 +590,110 @@ class Room:
         async with self._turn:
             fact = account(self.clock.now())
             await self._append(fact, *beside)
-            if session_id in self.rosters:
-                self.rosters[session_id] = replace(self.rosters[session_id], candidates=(), elsewhere={})
             return fact
 
-    async def _must_be_auditor(self, by: str, pin: str) -> None:
-        member = self.staff.members.get(by)
-        if member is None or member.role != "auditor":
-            raise Refusal("auditor-only")
-        await self._must_know_pin(by, pin)
+    # ---- what the devices bring ---------------------------------------------------------------------------------------
+
+    async def card(self, card: CardSeen | CardUnreadable) -> DoorVerdict:
+        """A card at the door: admitted, or refused with a code. The verdict is on disk before anybody sees it."""
+        async with self._turn:
+            session = self._session_at_the_door()
+            if isinstance(card, CardUnreadable):
+                code = door.judge_unreadable(card.reason)
+                verdict = DoorVerdict(card.at, code, session.id if session else None, reason=card.reason)
+                if session:
+                    await self._append(e.AdmissionRefused(at=card.at, session=session.id, code=code))
+            else:
+                verdict = await self._judge(card, session)
+            self.last_verdict = verdict
+            self._touch()
+            return verdict
+
+    async def wedge(self, session_id: str, number: str, by: str) -> DoorVerdict:
+        """A keyboard reader typed an ID number (normalised). It proves less than a chip: it counts only where the site says so
+        (`reader.wedge`), and the facts say `id_wedge`. Refusal `not-a-number` if it is no well-formed number, `no-wedge` if it may not."""
+        if not is_valid(number, allow_demo=self.rules.allow_demo_ids):
+            raise Refusal("not-a-number")
+        if not self.rules.wedge:
+            raise Refusal("no-wedge")
+        async with self._turn:
+            session, at = self._known(session_id), self.clock.now()
+            self._must_be_staff(session, by)
+            if session is not self._session_at_the_door():
+                raise Refusal("not-now", state=session.state)
+            found = door.judge_number(number, self._doorway(session, at))
+            self.last_verdict = await self._decide(at, session, found, number, found.candidate.name if found.candidate else "", "id_wedge")
+            self._touch()
+            return self.last_verdict
+
+    async def _judge(self, card: CardSeen, session: Session | None) -> DoorVerdict:
+        who = card.identity
+        return await self._decide(card.at, session, door.judge_card(who, self._doorway(session, card.at)), who.number, who.name, "id_card")
+
+    async def _decide(self, at: Stamp, session: Session | None, found: Verdict, number: str, name: str, method: str) -> DoorVerdict:
+        """The verdict becomes a fact; what is shown of it comes back."""
+        candidate, subject = found.candidate, self.subject(number)
+        other = self.state.sessions.get(found.other_session or "")
+        verdict = shown(at, found, session, other, name=name, number=number, subject=subject)
+        if session is None:
+            return verdict
+        if found.code is Code.OK and candidate is not None:
+            await self._append(e.CandidateAdmitted(at=at, session=session.id, candidate_id=candidate.candidate_id,
+                                                   subject=subject, method=method, seat=verdict.seat))
+        elif found.code is Code.RETURNED and candidate is not None:
+            await self._append(e.CandidateReturned(at=at, session=session.id, candidate_id=candidate.candidate_id, method=method))
+        elif found.code is Code.LEFT and candidate is not None:
+            await self._append(e.CandidateLeft(at=at, session=session.id, candidate_id=candidate.candidate_id, method=method, final=False))
+        else:
+            await self._append(e.AdmissionRefused(at=at, session=session.id, code=found.code, subject=subject,
+                                                  candidate_id=candidate.candidate_id if candidate else None,
+                                                  method=method if method != "id_card" else None), SeenCard(number, name))
+        return verdict
+
+    async def segment(self, sidecar: Sidecar, path: str, sidecar_sha256: str) -> None:
+        """A segment is whole on disk. Always a row; and a fact of each session whose interval it overlaps. Safe to repeat."""
+        start, end = sidecar.start, sidecar.end
+        facts: dict[str, Any] = {name: getattr(sidecar, name) for name in (
+            "stream", "seq", "run", "dur_us", "frame_us", "bytes", "sha256", "codec", "end_reason", "recovered", "clock_state",
+            "audio_peak_cdb", "silent_ms")}
+        facts |= {"start_utc_us": start.utc_us, "end_utc_us": end.utc_us, "start_boot_us": start.boot_us, "end_boot_us": end.boot_us,
+                  "boot_id": start.boot_id, "path": path, "sidecar_sha256": sidecar_sha256}
+        segment = Segment(**facts)
+        async with self._turn:
+            owed = [s.id for s in self.state.sessions.values()
+                    if s.covers(start, end) and s.opened and sidecar.stream in s.opened.streams
+                    and not self.catalog.in_session(s.id, sidecar.stream, sidecar.seq)]
+            if not owed:
+                await self.catalog.add_segment(segment)
+            for session_id in owed:     # the row comes with the last fact: until all are written, the intake brings the segment again
+                await self._append(e.SegmentStored(at=self.clock.now(), session=session_id, **facts),
+                                   *((segment,) if session_id == owed[-1] else ()))
+
+    async def clock_stepped(self, at: Stamp, delta_us: int) -> None:
+        """The wall clock jumped: a fact of the live session if there is one, so that its manifest says so."""
+        await self.of_the_box(e.ClockStepped(at=at, delta_us=delta_us))
+
+    async def of_the_box(self, event: e.Event) -> None:
+        """A fact of the box that stands among those of the live session, if there is one at the moment of writing."""
+        async with self._turn:
+            await self._append(replace(event, session=self.state.live))
+
+    async def resumed(self, database: Database) -> None:
+        """Say of each stretch that this journal has lost that it has: once, at the first start afterwards."""
+        for start_utc_us, end_utc_us, why in rebuild.untold(database):
+            await self.report(e.JournalResumed(at=self.clock.now(), from_utc_us=start_utc_us, to_utc_us=end_utc_us, why=why))
 
     # ---- questions ----------------------------------------------------------------------------------------------------
 
+    def events(self, session: str) -> list[e.Recorded]:
+        """All facts of a session, in order, as the journal holds them."""
+        return self._journal.of_session(session)
+
     def preflight(self, session_id: str) -> Preflight:
         """The list as it stands at this moment."""
-        return judge(self._readings(self._known(session_id)), {w.item for w in self._known(session_id).waivers})
+        session = self._known(session_id)
+        found = readings(self.instruments, self.state, session, self.clock.now(), require_sync=self.rules.require_sync)
+        return judge(found, {w.item for w in session.waivers})
 
     @property
     def journal_head(self) -> tuple[int, str]:
@@ -805,85 +702,38 @@ class Room:
 
     def stream_age_ms(self, stream: str) -> int | None:
         """Milliseconds since the newest sample of a stream reached the disk; None if there is none of this boot."""
-        status, now = self.instruments.stream_status(stream), self.clock.now()
-        if status is None or status.boot_id != now.boot_id or not status.last_sample_boot_us:
-            return None
-        return max(0, (now.boot_us - status.last_sample_boot_us) // 1000)
+        return self.instruments.age_ms(stream, self.clock.now())
 
     def watched(self, stream: str) -> WatchStatus | None:
         """What the watcher says of a stream now; None if it has not spoken for five seconds."""
-        return believed(self.instruments.watch(stream), self.clock.now())
+        return self.instruments.watched(stream, self.clock.now())
 
     def peak_cdb(self, stream: str) -> int | None:
         """Loudest sound of the last second in the recorded file, hundredths of a dBFS; None if none was measured just now."""
-        status = self.watched(stream)
-        if status is None or self.clock.now().boot_us - status.sound_boot_us > SOUND_OLD_US:
-            return None
-        return status.audio_peak_cdb
+        return self.instruments.peak_cdb(stream, self.clock.now())
 
     def subject(self, number: str) -> str:
         """The HMAC-SHA256 that stands for an ID number in facts and manifests."""
         return hmac.new(self.rules.hmac_key, number.encode(), hashlib.sha256).hexdigest()
 
     def local_date(self, utc_us: int) -> date:
-        return datetime.fromtimestamp(utc_us / US, LOCAL).date()
+        """The day in the exam room."""
+        return local_date(utc_us)
 
-    def _is_today(self, session_id: str, today: date) -> bool:
-        session = self.state.sessions.get(session_id)
-        return session is not None and session.state is not State.CANCELLED and self.local_date(session.plan.scheduled_start_us) == today
+    def _session_at_the_door(self) -> Session | None:
+        session = self.state.sessions.get(self.state.live or "")
+        return session if session and session.state in (State.CHECKIN, State.RUNNING, State.CLOSING) else None
 
-    def _stored(self, session_id: str) -> Roster | None:
-        session = self.state.sessions.get(session_id)
-        return self._stored_roster(session) if session and session.roster else None
+    def _doorway(self, session: Session | None, at: Stamp) -> door.Doorway:
+        """How things stand at the door at this moment."""
+        today, here = self.local_date(at.utc_us), session.id if session else ""
+        others = {s.id: self.rosters[s.id] for s in sorted(self.state.sessions.values(), key=lambda s: s.plan.scheduled_start_us)
+                  if s.id != here and s.state not in OVER and self.local_date(s.plan.scheduled_start_us) == today and s.id in self.rosters}
+        coming = {s: r for s, r in others.items() if self.state.sessions[s].state in (State.PLANNED, State.PREFLIGHT)}
+        return door.Doorway(session, self.rosters.get(here), others, coming, today, session is not None and self._too_late(session, at), at)
 
-    def _stored_roster(self, session: Session) -> Roster:
-        people = self.catalog.people(session.id)
-        version = session.roster.version if session.roster else 0
-        return Roster(session.id, session.plan.plan_id, version, tuple(
-            Candidate(p.candidate_id, p.name, "", p.number, p.admission_no, p.seat, p.person_category, p.trade, "", p.exam_subject,
-                      theory_passed_on=date.fromisoformat(p.theory_passed_on) if p.theory_passed_on else None, on_hold=p.on_hold)
-            for p in people), self.catalog.elsewhere(session.id))
-
-    def _readings(self, session: Session) -> Readings:
-        now, disk, reader = self.clock.now(), self.instruments.disk(), self.instruments.reader()
-        statuses = {stream: self.instruments.stream_status(stream) for stream in self.instruments.streams}
-        lost = self.state.platform_lost
-        return Readings(
-            roster_source=session.roster.source if session.roster else None, roster_count=session.roster.count if session.roster else 0,
-            roster_differs=_differs(session.roster),
-            roster_age_us=now.us_since(session.roster.at) if session.roster else 0, roster_refused=session.roster_refused,
-            plan_is_today=self._is_today(session.id, self.local_date(now.utc_us)),
-            reader=reader.state, reader_fault=reader.last_fault or "",
-            streams=tuple(self._stream_reading(stream, kind, statuses[stream]) for stream, kind in self.instruments.streams.items()),
-            free_bytes=disk.free_bytes, needed_bytes=space.session_bytes(self._kbps(), session.plan.duration_min),
-            space_low=self.state.space_low is not None and self.state.space_low.reason == "timetable",
-            write_ok=disk.write_ok, storage_fault=disk.fault, clock_state=self.instruments.clock().state,
-            require_sync=self.rules.require_sync, platform_reason=lost.reason if lost else None,
-            chief_present="chief" in session.present.values(), proctors_present=session.proctors_present,
-            min_proctors=session.plan.min_proctors, exits_checked=session.exits is not None,
-            probes=tuple(ProbeReading(p.stream, p.ok, now.us_since(p.at), p.reason or "") for p in self.state.probed.values()
-                         if p.stream in self.instruments.streams),
-            room_age_us=now.us_since(self.state.first_started.at) if self.state.first_started else 0,
-            signer_lost=self.state.signer_lost.reason if self.state.signer_lost else None,
-            certificate_until_us=self.state.certificate.until_utc_us if self.state.certificate else None, now_utc_us=now.utc_us)
-
-    def _kbps(self) -> int:
-        """What all streams together write; what has not told its rate counts as a good camera."""
-        statuses = [self.instruments.stream_status(stream) for stream in self.instruments.streams]
-        return sum(s.kbps if s and s.kbps else DEFAULT_KBPS for s in statuses)
-
-    def _must_have_room(self, session: Session) -> None:
-        """U21: no exam begins on a disk that will not hold it. What is recorded goes on; what is kept stays."""
-        disk, needed = self.instruments.disk(), space.with_reserve(space.session_bytes(self._kbps(), session.plan.duration_min))
-        if disk.free_bytes < needed:
-            raise Refusal("disk-too-full", free_gb=disk.free_bytes // 10**9, needed_gb=-(-needed // 10**9))
-
-    def _stream_reading(self, stream: str, kind: str, status: StreamStatus | None) -> StreamReading:
-        age, peak, alarms = self.stream_age_ms(stream), self.peak_cdb(stream), tuple(self.state.impaired.get(stream, {}))
-        if status is None:
-            return StreamReading(stream, kind, "unknown", "", age, peak, alarms=alarms)
-        sound = age is not None and self.clock.now().boot_us - status.last_sound_boot_us <= SOUND_OLD_US
-        return StreamReading(stream, kind, status.state, status.reason, age, peak, sound, alarms, status.buffered_bytes)
+    def _too_late(self, session: Session, at: Stamp) -> bool:
+        return session.started is not None and at.us_since(session.started.at) > session.plan.late_cutoff_min * 60 * US
 
     # ---- guards -------------------------------------------------------------------------------------------------------
 
@@ -905,8 +755,8 @@ class Room:
             raise Refusal("chief-only")
 
     def _candidate(self, session_id: str, candidate_id: str) -> Candidate:
-        found = next((c for c in self.rosters[session_id].candidates if c.candidate_id == candidate_id), None) \
-            if session_id in self.rosters else None
+        roster = self.rosters.get(session_id)
+        found = next((c for c in roster.candidates if c.candidate_id == candidate_id), None) if roster else None
         if found is None:
             raise Refusal("unknown-candidate")
         return found
@@ -926,6 +776,18 @@ class Room:
         """Argon2 takes its time, so it runs beside the loop. TooSoon after many wrong tries."""
         if not await asyncio.to_thread(self.staff.check_pin, staff_id, pin):
             raise Refusal("wrong-pin", staff=self.staff.name(staff_id))
+
+    async def _must_be_auditor(self, by: str, pin: str) -> None:
+        member = self.staff.members.get(by)
+        if member is None or member.role != "auditor":
+            raise Refusal("auditor-only")
+        await self._must_know_pin(by, pin)
+
+    def _must_have_room(self, session: Session) -> None:
+        """U21: no exam begins on a disk that will not hold it. What is recorded goes on; what is kept stays."""
+        disk, needed = self.instruments.disk(), space.with_reserve(space.session_bytes(self.instruments.kbps(), session.plan.duration_min))
+        if disk.free_bytes < needed:
+            raise Refusal("disk-too-full", free_gb=disk.free_bytes // 10**9, needed_gb=-(-needed // 10**9))
 
     def _fresh_ages(self, session: Session) -> dict[str, int]:
         """Each expected stream's age; Refusal if one that was not waived has nothing on the disk in the last two seconds."""

@@ -1,7 +1,7 @@
 """`edge verify`: what is to be checked, against what, and how it is told. The checks themselves are `evidence` and `storecheck`.
 
 A folder with a manifest in it is one exported session, a folder with documents further down is a history. Nothing is written anywhere.
-Called by `edge/__main__.py`.
+Called by `edge/commands/proof.py`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from edge.config import Config
 from edge.evidence import bundle, history, words
@@ -20,9 +18,9 @@ from edge.evidence.history import Told
 from edge.evidence.keys import read_certificates
 from edge.evidence.report import Report, Second
 from edge.evidence.revocation import Revocations, read_lists
+from edge.progress import Line
 
 _SESSION_ID = re.compile(r"S[0-9]{8}-[A-Z0-9]{4}-R[0-9]{2}-[0-9]{2}")
-RENEW_S = 0.2
 
 
 class NotVerifiable(Exception):
@@ -50,14 +48,11 @@ def run(order: Order, config: Config | None) -> int:
     root = _root(order.root or (config.in_state(config.evidence.root) if config else None))
     revocations = _revocations(order.crl, root, order.folder)
     expected, second = _expected(order.schedule), _second(order)
-    with_line = Line(sys.stderr)
-    try:
+    with Line(sys.stderr) as line:
         if order.store is not None and config is not None:
-            report = _store(order, config, root, Means(revocations, expected, second), with_line)
+            report = _store(order, config, root, Means(revocations, expected, second), line)
         else:
-            report = _folder(order, root, Means(revocations, expected, second), with_line)
-    finally:
-        with_line.clear()
+            report = _folder(order, root, Means(revocations, expected, second), line)
     if order.as_json:
         print(json.dumps(report.as_json(), ensure_ascii=False))
     else:
@@ -83,18 +78,18 @@ def _folder(order: Order, root: bytes | None, means: Means, line: Line) -> Repor
         raise NotVerifiable(f"{folder} is not a folder. Nothing was checked.")
     alone = not order.receipts and not means.expected and order.since == 1
     if any(folder.glob("manifest-*.dsse.json")) and alone:
-        return bundle.verify(folder, root, line.bytes, revocations=means.revocations, second=means.second)
+        return bundle.verify(folder, root, line.told, revocations=means.revocations, second=means.second)
     if next(history.walk(folder), None) is None:
         raise NotVerifiable(f"{folder} holds no exported session: there is no manifest in it. Nothing was checked.")
     told = Told(expected=means.expected, since=order.since)
-    return history.verify(folder, root, line.bytes, more=order.receipts, revocations=means.revocations, told=told, second=means.second)
+    return history.verify(folder, root, line.told, more=order.receipts, revocations=means.revocations, told=told, second=means.second)
 
 
 def _store(order: Order, config: Config, root: bytes | None, means: Means, line: Line) -> Report:
     from edge import storecheck
     from edge.storage.look import NoStore
     try:
-        return storecheck.check(config.paths.state / "edge.db", config.paths.footage, root or b"", order.store or None, line.bytes,
+        return storecheck.check(config.paths.state / "edge.db", config.paths.footage, root or b"", order.store or None, line.told,
                                 revocations=means.revocations, expected=means.expected, second=means.second)
     except NoStore as error:
         raise NotVerifiable(str(error)) from error
@@ -138,32 +133,3 @@ def _expected(path: Path | None) -> frozenset[str]:
     if wrong := [each for each in asked if not _SESSION_ID.fullmatch(each)]:
         raise NotVerifiable(f"{path} must hold session ids, one a line; {wrong[0][:40]!r} is none. Nothing was checked.")
     return frozenset(asked)
-
-
-class Line:
-    """One line at a terminal that says how far it is and how long it will take; silent where nobody looks."""
-
-    def __init__(self, terminal: TextIO) -> None:
-        self._terminal, self._shown = terminal, terminal.isatty()
-        self._began = self._last = time.monotonic()
-        self._before = 0
-
-    def bytes(self, done: int, total: int) -> None:
-        """`done` of `total` bytes (or documents, of which there are few)."""
-        now = time.monotonic()
-        if done < self._before:
-            self._began = now
-        self._before = done
-        if not self._shown or not total or (now - self._last < RENEW_S and done < total):
-            return
-        self._last = now
-        speed = done / max(now - self._began, 0.001)
-        left = (total - done) / speed if speed else 0
-        amount = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB  {speed / 1e6:,.0f} MB/s" if total > 1_000_000 else f"{done} of {total}"
-        self._terminal.write(f"\r\x1b[K{done * 100 // total:3d} %  {amount}  {left / 60:.0f} min {left % 60:.0f} s left")
-        self._terminal.flush()
-
-    def clear(self) -> None:
-        if self._shown:
-            self._terminal.write("\r\x1b[K")
-            self._terminal.flush()

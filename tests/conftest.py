@@ -25,7 +25,8 @@ from edge.evidence.chain import canonical
 from edge.evidence.envelope import KEY_ROLLOVER, SESSION_MANIFEST, SESSION_OPEN, FileSigner, seal
 from edge.evidence.keys import fingerprint, init_device_key, read_certificates
 from edge.idcheck.reader import CardSeen, ReaderStatus
-from edge.room import Instruments, Room, Rules
+from edge.instruments import Instruments
+from edge.room import Room, Rules
 from edge.sessions import events as e
 from edge.sessions.machine import State
 from edge.sessions.roster import Candidate, Roster

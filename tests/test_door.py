@@ -18,11 +18,12 @@ import pytest
 from edge import followers
 from edge.clock import US, SimClock
 from edge.idcheck.reader import CardSeen, CardUnreadable
-from edge.room import DoorVerdict, Refusal, Room
+from edge.room import Refusal, Room
 from edge.sessions import events as e
 from edge.sessions.identity import Document, Identity
 from edge.sessions.machine import IllegalStep, State
 from edge.sessions.roster import Candidate, Code, Elsewhere, Roster
+from edge.sessions.verdict import DoorVerdict
 from edge.sim.people import BY_NAME
 from edge.web import attendance
 from tests.conftest import Hall as MadeHall

@@ -16,6 +16,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -275,6 +276,13 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
+def test_the_floors_of_the_design_are_those_that_are_held() -> None:
+    layers = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"][0]["layers"]
+    floors = re.findall(r"^\| [^|]*\| ((?:`\w+`(?:, )?)+) \|", read("docs/design/README.md"), re.MULTILINE)
+    held = [set(re.findall(r"\w+", re.sub(r"\(\w+\)", "", each))) for each in layers]      # (in brackets: not built yet)
+    assert [set(re.findall(r"`(\w+)`", row)) for row in floors] == held and len(held) > 8
+
+
 def test_each_foreign_library_has_its_address() -> None:
     foreign = {(name, library) for name, tree in TREES.items() for library in imports(tree)
                if library in ADDRESS or library not in (sys.stdlib_module_names | {"edge", "__future__"})}
@@ -375,6 +383,16 @@ def loaded_by(tmp_path: Path, *arguments: str) -> set[str]:
 def among(loaded: set[str], *names: str) -> set[str]:
     """Those of `loaded` that are one of `names` or lie inside one."""
     return {each for each in loaded if any(each == name or each.startswith(f"{name}.") for name in names)}
+
+
+def test_no_verb_pays_for_another(tmp_path: Path) -> None:
+    """The door gathers all verbs of all parts, and loads nothing but their words."""
+    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "edge", "key", "roll", "--help"], capture_output=True, text=True,
+                          timeout=60, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HOUSE), "PYTHONSAFEPATH": "1"})
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert {f"edge.commands.{path.stem}" for path in EDGE.glob("commands/[a-z]*.py")} <= among(loaded, "edge")
+    assert among(loaded, "edge") - among(loaded, "edge.commands") == {"edge"}
+    assert among(loaded, *ADDRESS) == set()
 
 
 def test_the_room_never_loads_what_touches_pictures(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import jsonschema
 import pytest
 
 from edge.capture.control import RecorderControl
-from edge.clock import US, SystemClock, iso_utc
+from edge.clock import LOCAL, US, SystemClock, iso_utc
 from edge.evidence.disposition import read_disposition
 from edge.evidence.envelope import RECEIPT, seal
 from edge.evidence.manifest import RoomFacts
@@ -28,7 +28,7 @@ from edge.evidence.signers import SignerFault
 from edge.forgetting import Forgetter
 from edge.keeper import Keeper, Means, as_json
 from edge.notary import Notary
-from edge.room import LOCAL, Refusal
+from edge.room import Refusal
 from edge.sessions import events as e
 from edge.sessions.machine import State
 from edge.sim.authority import Authority
@@ -416,9 +416,11 @@ async def test_people_are_forgotten_when_nothing_asks_for_them(house: House) -> 
     hall.clock_reading = ClockReading("unsynced", 0)
     await house.forgetter().step()
     assert house.count("person", "S20261127-KD01-R01-03") > 0, "an undisciplined clock forgets nobody"
+    assert "S20261127-KD01-R01-03" in room.rosters.kept()
     hall.clock_reading = ClockReading("synced", 0)
     await house.forgetter().step()
     assert house.count("person", "S20261127-KD01-R01-03") == 0 and house.count("seen_card", "S20261127-KD01-R01-02") == 0
+    assert room.rosters["S20261127-KD01-R01-03"].candidates == () and "S20261127-KD01-R01-03" not in room.rosters.kept()
     assert house.count("person", session) > 0 and picture.exists()
     await house.years(3)
     await house.heard(session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -125,3 +126,22 @@ def test_quiet_shows_nothing(terminal: Callable[..., Terminal], tmp_path: Path) 
     quiet.read_until(lambda: quiet.process.poll() is not None)
     assert quiet.process.returncode == 0
     assert progress.CLEAR not in quiet.text and "MB below" not in quiet.text
+
+
+def test_work_that_ends_says_which_part_and_how_far_and_leaves_no_line_behind() -> None:
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as far, progress.Line(far) as line:
+        line.part("database", 1, 1)
+        line.part("files", 3_000_000, 3_000_000)
+    shown = os.read(master, 65536).decode()
+    os.close(master)
+    first, second = re.findall(r"\r\x1b\[K([^\r]+)", shown)
+    assert first.startswith("database 100 %  1 of 1 ") and second.startswith("files 100 %  3 of 3 MB ")
+    assert shown.endswith(progress.CLEAR)
+
+
+def test_work_that_ends_is_silent_where_nobody_looks() -> None:
+    nobody = io.StringIO()
+    with progress.Line(nobody) as line:
+        line.told(1, 1)
+    assert nobody.getvalue() == ""

@@ -12,13 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from edge.clock import US, parse_utc
+from edge.clock import LOCAL, US, parse_utc
 from edge.sessions import events as e
 from edge.sessions.identity import mask_name, mask_number, mask_within
 
-LOCAL = ZoneInfo("Asia/Shanghai")
 ATTENDANCE = ("座位 Seat", "姓名 Name", "证件号码 ID number", "准考证号 Admission no.", "结果 Result", "时间 Time", "方式 Method",
               "代码 Code", "存疑 Doubt", "离开 Left")
 INCIDENTS = ("时间 Time", "日志序号 Journal", "事件 Fact", "对象 Of", "代码 Code", "经手 By", "说明 Reason")

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime, timedelta
-from zoneinfo import ZoneInfo
 
-from edge.clock import US
+from edge.clock import LOCAL, US
 
-LOCAL = ZoneInfo("Asia/Shanghai")
 _SESSION = re.compile(r"S[0-9]{8}-([A-Z0-9]{4})-(R[0-9]{2})-[0-9]{2}")
 _MEDIA = re.compile(r"segments/([a-z0-9][a-z0-9-]{0,31}/[0-9]{6}-[0-9a-f]{16}\.(?:mp4|json))")
 _MEDIA_KEY = re.compile(r"[a-z0-9][a-z0-9-]{0,31}/[0-9]{6}-[0-9a-f]{16}\.(?:mp4|json)")

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge.room import DoorVerdict, Room
+from edge.room import Room
 from edge.sessions import events as e
 from edge.sessions.identity import mask_name, mask_number
 from edge.sessions.machine import Session
 from edge.sessions.roster import Code
+from edge.sessions.verdict import DoorVerdict
 
 LIGHTS = {"match": "ok", "review": "warn", "no-match": "warn", "not-compared": "dim"}
 """Never red: red is what turns somebody away, and advice does not."""

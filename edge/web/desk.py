@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from edge.clock import US
 from edge.evidence.report import Report
 from edge.exported.zip64 import Archive
-from edge.room import DEFAULT_KBPS, Room
+from edge.room import Room
 from edge.status import DiskReading
 from edge.storage.logins import Logins
 from edge.web.once import Once
@@ -98,8 +98,7 @@ class Gauges:
         return read
 
     def _average(self, now_us: int, before_us: int | None) -> None:
-        statuses = [self._room.instruments.stream_status(stream) for stream in self._room.instruments.streams]
-        kbps = sum(s.kbps if s and s.kbps else DEFAULT_KBPS for s in statuses)
+        kbps = self._room.instruments.kbps()
         if before_us is None:
             self._kbps, self._since_us = float(kbps), now_us
             return

@@ -17,8 +17,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from edge.clock import US
-from edge.room import LOCAL
+from edge.clock import LOCAL, US
 from edge.web import views
 from edge.web.desk import Web
 from edge.web.texts import LANGUAGES

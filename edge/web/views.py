@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from edge.room import DoorVerdict, Room
+from edge.room import Room
 from edge.sessions import events as e
 from edge.sessions import preflight
 from edge.sessions.identity import mask_name, mask_number
 from edge.sessions.machine import LIVE, Session, State
 from edge.sessions.roster import Code
+from edge.sessions.verdict import DoorVerdict
 from edge.storage.catalog import Checkin, Person
 from edge.web import attendance
 from edge.web.desk import Web

@@ -40,8 +40,9 @@ from edge.evidence.chain import link
 from edge.evidence.manifest import RoomFacts
 from edge.evidence.report import Report
 from edge.idcheck.reader import CardSeen, CardUnreadable, ReaderStatus
+from edge.instruments import Instruments
 from edge.keeper import Keeper, Means
-from edge.room import Instruments, Room, Rules
+from edge.room import Room, Rules
 from edge.sessions import events as e
 from edge.sessions.identity import Document, Identity
 from edge.sessions.roster import Candidate, Roster
