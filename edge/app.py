@@ -122,14 +122,14 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
                 advice.chip(room.subject(fact.identity.number), fact.photo, fact.at)
             await room.card(fact)
         else:
-            await room.report(fact)
+            await room.of_the_box(fact)
 
     reader = Reader(config.reader.wire(), from_reader, clock, config.reader.poll_s,
                     config.room.allow_demo_ids, keep_photo=advice is not None and config.photo.decoder is not None)
     names = [s.id for s in specs]
     intake = Intake(paths.footage, names, room.segment, catalog.last_seq, clock, paths.run,
                     min(NOTE_WAIT_S, config.recording.seal_wait_s / 2))         # sealing does not wait for notes
-    watch = StreamWatch(paths.run, names, report, clock)
+    watch = StreamWatch(paths.run, names, room.of_the_box, clock)
     alarms = AlarmWatch(paths.footage, paths.run, names, lambda stream: room.state.impaired.get(stream, {}),
                         lambda stream: room.state.probed[stream].day if stream in room.state.probed else "", room.of_the_box, clock)
 

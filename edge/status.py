@@ -132,8 +132,8 @@ def _run_chronyc(program: str) -> str:
 def read_tracking(text: str) -> ClockReading | None:
     """The reading in what `chronyc -c tracking` printed; None if it is not that.
 
-    Fields by chronyc(1): 0 reference id, 4 system time (positive: slow of NTP), 10 root delay, 11 root dispersion (seconds), 13 leap status. The bound is
-    chronyc(1)'s: |system time| + root dispersion + root delay / 2.
+    Fields by chronyc(1): 0 reference id, 4 system time (positive: slow of NTP), 10 root delay, 11 root dispersion (seconds), 13 leap
+    status. The bound is chronyc(1)'s: |system time| + root dispersion + root delay / 2.
     """
     fields = text.strip().split(",")
     if len(fields) != 14:

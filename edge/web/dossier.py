@@ -69,13 +69,14 @@ class Note:
 def notes(web: Web, session: Session) -> list[Note]:
     """Whatever was no matter of course, oldest first, as the journal has it."""
     names = {person.candidate_id: person.name for person in web.room.catalog.people(session.id)}
-    return [each for row in web.room.events(session.id) for each in _note(web, row.event, names)]
+    newest = len(session.revisions)
+    return [each for row in web.room.events(session.id) for each in _note(web, row.event, names, newest)]
 
 
-def _note(web: Web, fact: e.Event, names: Mapping[str, str]) -> Iterator[Note]:
+def _note(web: Web, fact: e.Event, names: Mapping[str, str], revision: int) -> Iterator[Note]:
     by = tuple(web.room.staff.name(who) for who in (getattr(fact, "by", None) or getattr(fact, "staff_id", None),
                                                     getattr(fact, "second", None)) if who)
-    reason, key = attendance.safe(getattr(fact, "reason", None) or ""), fact.kind
+    reason, key = attendance.safe(getattr(fact, "reason", None) or getattr(fact, "detail", None) or ""), fact.kind
     whom = names.get(getattr(fact, "candidate_id", None) or "", "")
     match fact:
         case e.CandidateAdmitted(exception=None) | e.ExamStarted(reason=None) | e.RosterAccepted(source="platform" | "drill"):
@@ -92,10 +93,20 @@ def _note(web: Web, fact: e.Event, names: Mapping[str, str]) -> Iterator[Note]:
             key += f"-{fact.outcome}"
         case e.AttendanceCorrected():
             key += f"-{fact.result}"
+        case e.IncidentReported():
+            whom = f"{fact.number} {fact.code} {whom}"
+        case e.IncidentSettled():
+            whom, key = str(fact.number), f"{key}-{fact.outcome}"
+        case e.GapDeclared():
+            if fact.revision != revision:
+                return
+            whom = f"{fact.stream} {fact.dur_us / 1e6:.1f} s"
+        case e.StreamBack():
+            whom = fact.stream
         case e.ClockStepped():
             whom = f"{fact.delta_us / 1e6:+.1f} s"
         case (e.CandidateAdmitted() | e.ExamStarted() | e.ExamEnded() | e.RosterAccepted() | e.IdentityDoubted() | e.DoubtSigned()
-              | e.SessionCancelled() | e.SessionAmended() | e.ReaderLost()):
+              | e.SessionCancelled() | e.SessionAmended() | e.ReaderLost() | e.ReaderBack()):
             pass
         case _:
             return
