@@ -33,7 +33,9 @@ from edge.capture.storage_id import StorageRefused, check_storage, pinned
 from edge.checkpoints import Checkpoints
 from edge.clock import SystemClock, boot_id
 from edge.config import Config
+from edge.counting import Counting
 from edge.evidence import bundle, chain
+from edge.evidence.counter import HardwareCounter
 from edge.evidence.keys import fingerprint, read_certificates, role_of
 from edge.evidence.manifest import RoomFacts
 from edge.evidence.signers import DeviceSigner, open_signer
@@ -101,11 +103,13 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     catalog, outbox = Catalog(database), Outbox(database)
     staff, logins = StaffBook(paths.state / "staff.json", clock), Logins(database, clock)
     specs = config.specs()
+    counting = Counting(HardwareCounter(config.evidence.counter)) if config.evidence.counter else None
 
     reader_status: Callable[[], ReaderStatus] = lambda: reader.state  # noqa: E731 (the reader needs the room, the room asks the reader)
     room = Room(clock, Journal(database, chain.link), catalog, outbox, staff, Instruments(
         streams={s.id: s.kind for s in specs}, stream_status=partial(read_status, paths.run),
         watch=partial(read_watch, paths.run), reader=lambda: reader_status(), disk=partial(_disk, config), clock=status.probe_clock,
+        counter=counting.reading if counting else None,
         door_still=(lambda: still(paths.run, door, clock.now())) if (door := config.checkin.door_camera) else None,
     ), Rules(room_code=config.room.code, require_sync=config.clock.require_sync, hmac_key=subject_key, wedge=config.reader.wedge,
              allow_demo_ids=config.room.allow_demo_ids), Photos(paths.state / "photos"))
@@ -187,6 +191,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
         *((("scrub", scrub.run),) if upkeep.scrub_days else ()),
         ("certificate", partial(keyring.watch, room, signer, facts)), ("checkpoints", Checkpoints(room, signer, facts).run),
+        *((("counting", partial(counting.run, room)),) if counting else ()),
         *((("faces", advice.run),) if advice is not None else ()),
         *((("archive", archivist.run),) if archivist is not None else ()),
     ), exports, keeper)

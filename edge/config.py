@@ -293,6 +293,11 @@ class EvidenceSection(_Section):
                                    description="its distinguishing id, as the authority has assigned it; GM/T 0009's own is "
                                                "1234567812345678. Never assumed, because under another id nothing verifies")
 
+    counter: str | None = Field(default=None, pattern=r"^0x01[0-9a-fA-F]{6}$",
+                                description="NV index of a counter in the machine's TPM that goes up with each session opened, against a "
+                                            "disk that is set back to an older copy (docs/operators/keys.md); needs tpm2-tools. None: "
+                                            "there is none")
+
     @model_validator(mode="after")
     def _second_whole(self) -> EvidenceSection:
         if len({each is None for each in (self.sm2_key, self.sm2_certificate, self.sm2_distid)}) != 1:

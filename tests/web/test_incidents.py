@@ -46,8 +46,8 @@ async def test_a_breach_from_the_record_to_the_seal(hall: Hall) -> None:
         seal = {"pin": PINS["T001"], "second": "T002", "second_pin": PINS["T002"], "empty": "yes", "absences": "yes"}
         refused = await chief.post(f"{BASE}/seal", data=seal)
         assert refused.status_code == 409 and "还有 1 件违纪事件没有签字" in refused.text
-        for changed, status in (({"second": "T002", "second_pin": PINS["T002"]}, 422), ({"second_pin": "9999"}, 403), ({"informed": ""}, 422),
-                                ({"number": "2"}, 404), ({"number": "x"}, 404), ({"second": "A001"}, 403)):
+        for changed, status in (({"second": "T002", "second_pin": PINS["T002"]}, 422), ({"second_pin": "9999"}, 403),
+                                ({"informed": ""}, 422), ({"number": "2"}, 404), ({"number": "x"}, 404), ({"second": "A001"}, 403)):
             assert (await proctor.post(f"{BASE}/confirm-incident", data={**BOTH, **changed})).status_code == status, changed
         assert len(recorded(hall)) == 1
         assert (await proctor.post(f"{BASE}/confirm-incident", data=BOTH)).status_code == 303
