@@ -42,7 +42,7 @@ def _order(anchors: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
     seqs = [each["journal_seq"] for each in anchors]
     if -1 in places or seqs != sorted(set(seqs)) or any(places.count(_WHATS.index(what)) > 1 for what in ("open", "close", "seal")):
         yield Fault("clock", "the clock's readings are not in the order in which the journal has them")
-    if places and (places[0] != 0 or any(later < earlier for earlier, later in pairwise([p for p in places if p != 1]))):
+    if 0 in places[1:] or any(later < earlier for earlier, later in pairwise([p for p in places if p != 1])):
         yield Fault("clock", "the clock's readings do not begin with the opening, or opening, close and seal are not in this order")
     seen: list[str] = []
     for before, each in pairwise(anchors):
@@ -52,6 +52,15 @@ def _order(anchors: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
             seen.append(before["boot_id"])
         if each["boot_id"] in seen:
             yield Fault("clock", f"at {each['utc']} the machine runs in a boot that had ended before")
+
+
+def opening(document: Mapping[str, Any]) -> str | None:
+    """The reading at the opening as one text: of a session-open its `anchor`, of a manifest that of its `anchors`. None: it has none.
+
+    Both tell of the same fact, so they are the same; a session may have been opened by a program of before readings were kept."""
+    clock = document["clock"]
+    found = next((each for each in clock.get("anchors", ()) if each["what"] == "open"), clock.get("anchor"))
+    return None if found is None else " ".join(str(found.get(key)) for key in ("utc", "boot_us", "boot_id"))
 
 
 def _jumps(anchors: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:

@@ -79,6 +79,11 @@ def shape(document: dict[str, Any]) -> str:
     return amiss or _version_misfit(document)
 
 
+def version_of(document: Mapping[str, Any]) -> int:
+    """Of a manifest that `shape` found nothing amiss with."""
+    return next(version for version, kind in MANIFEST_TYPES.items() if kind == document["type"])
+
+
 def _version_misfit(document: Mapping[str, Any]) -> str:
     """What a version has and another has not: anchors of the clock since 2, and a counter's value exactly where it names its kind."""
     counters, clock = document["counters"], document["clock"]

@@ -56,6 +56,8 @@ class Manifest(Signed):
     gaps: int
     keep_until: str
     hw_counter: int | None = None
+    read: str | None = None         # the clock's reading at the opening, as `anchors.opening` has it
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Opening(Signed):
     journal_seq: int
     prev: str | None
     hw_counter: int | None = None
+    read: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ _UTC, _HEX64 = checks.UTC, checks.HEX64
 _DEVICE: checks.Shape = {"id": str, "cert_sha256": _HEX64}
 SHAPES: Mapping[str, dict[str, checks.Shape]] = {
     envelope.SESSION_OPEN: {"type": str, "room": str, "device": _DEVICE, "opened_utc": _UTC, "session_seq": int, "session": {"id": str},
-                            "journal": {"seq": int, "head_sha256": _HEX64}, "prev": {}},
+                            "clock": {}, "journal": {"seq": int, "head_sha256": _HEX64}, "prev": {}},
     envelope.DEVICE_CHECKPOINT: {"type": str, "room": str, "device": _DEVICE, "made_utc": _UTC, "prev": {},
                                  "journal": {"seq": int, "head_sha256": _HEX64},
                                  "counters": {"opened_total": int, "closed_total": int}},
@@ -233,10 +236,11 @@ def _take_signed(found: Findings, documents: Documents, name: str, kind: str, op
             *common, says["session"]["id"], says["revision"], counters["session_seq"], says["journal"]["last"],
             _text(prev.get("manifest_sha256")), _text(prev.get("receipt_sha256")), says["open"]["open_sha256"],
             says["open"]["open_receipt_sha256"], counters["opened_total"], counters["closed_total"], len(says["segments"]),
-            len(says["gaps"]), says["retention"]["keep_until"], _whole(counters.get("hw_counter"))))
+            len(says["gaps"]), says["retention"]["keep_until"], _whole(counters.get("hw_counter")), anchors.opening(says),
+            checks.version_of(says)))
     elif kind == envelope.SESSION_OPEN:
         documents.opens.append(Opening(*common, says["session"]["id"], says["session_seq"], says["journal"]["seq"],
-                                       _text(prev.get("manifest_sha256")), _whole(says.get("hw_counter"))))
+                                       _text(prev.get("manifest_sha256")), _whole(says.get("hw_counter")), anchors.opening(says)))
     elif kind == envelope.DEVICE_CHECKPOINT:
         documents.checkpoints.append(Checkpoint(
             *common, says["journal"]["seq"], says["journal"]["head_sha256"], says["counters"]["opened_total"],

@@ -217,6 +217,9 @@ def _opens(found: Findings, gathered: Documents, manifests: list[Manifest], open
             found.wrong(f"{each.session} revision {each.revision}: the session-open that it names is not shown", "open")
         elif (opening.session, opening.seq, opening.room) != (each.session, each.seq, each.room):
             found.wrong(f"{each.session} revision {each.revision} names the session-open of another session ({opening.session})", "open")
+        elif each.version > 1 and opening.read != each.read:
+            found.wrong(f"{each.session} revision {each.revision}: the clock's reading at the opening is not the one that was announced",
+                        "clock")
         if each.open_receipt != ABSENT and gathered.receipts and each.open_receipt not in gathered.receipts:
             found.wrong(f"{each.session} revision {each.revision}: the receipt of the session-open that it names is not shown", "open")
 

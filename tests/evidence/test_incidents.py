@@ -141,7 +141,7 @@ CLOCK: dict[str, tuple[Callable[[Document], object], str]] = {
     "a reading moved": (anchor(1, utc="2026-11-26T06:07:00.000Z"), "the wall clock was moved by +300.000 s, and no step is declared"),
     "a boot clock that goes back": (anchor(1, boot_us=1), "the boot clock goes back"),
     "a boot that had ended": (anchor(1, boot_id="f" * 8), "runs in a boot that had ended before"),
-    "the opening's reading cut out": (lambda d: d["clock"]["anchors"].pop(0), "do not begin with the opening"),
+    "the opening's reading cut out": (lambda d: d["clock"]["anchors"].pop(0), "is not the one that was announced"),
     "readings in another order": (lambda d: d["clock"]["anchors"].reverse(), "not in the order in which the journal has them"),
     "all an hour later": (another_hour, "the wall clock was moved by"),
     "a segment of another hour": (late_segment, "-3600.000 s apart from the room's clock at that moment"),
