@@ -320,6 +320,7 @@ def _against_receipts(found: Findings, gathered: Documents, told: Told) -> None:
     opened = {each.session for each in gathered.opens}
     closed = {each.session for each in gathered.manifests}
     newest = {each.session: each.revision for each in sorted(gathered.manifests, key=lambda m: m.revision)}
+    overtaken = 0
     for receipt in sorted(gathered.receipts.values(), key=lambda r: r.number):
         document = shown.get(receipt.answers)
         if document is not None:
@@ -340,8 +341,20 @@ def _against_receipts(found: Findings, gathered: Documents, told: Told) -> None:
         elif receipt.kind == "session-open" and receipt.session not in closed | told.open:
             found.wrong(f"opened, no manifest: {receipt.session} was announced to the platform at {receipt.received_utc}, and nothing of "
                         "it is here", "opened-no-manifest")
+        elif receipt.kind == "device-checkpoint" and receipt.number < _overtaken(gathered):
+            overtaken += 1
         elif receipt.kind != "session-open":
             found.wrong(f"the platform had a {receipt.kind} at {receipt.received_utc} that is not shown", "missing-vs-receipt")
+
+
+    if overtaken:
+        found.note(f"{overtaken} checkpoints are not shown; a manifest that the platform had after them says all that they said")
+
+
+def _overtaken(gathered: Documents) -> int:
+    """The platform's number of the last manifest shown that it accepted: what came before it is bounded by that one."""
+    manifests = {each.digest for each in gathered.manifests}
+    return max((r.number for r in gathered.receipts.values() if r.answers in manifests and r.verdict == "accepted"), default=0)
 
 
 def _fits(found: Findings, receipt: Receipt, document: Signed, newest: Mapping[str, int]) -> None:
@@ -362,9 +375,15 @@ def _fits(found: Findings, receipt: Receipt, document: Signed, newest: Mapping[s
 
 
 def _receipts_themselves(found: Findings, gathered: Documents) -> None:
-    """Each receipt names the platform's receipt before it: one that was taken away is missed by the next."""
-    ordered = sorted(gathered.receipts.values(), key=lambda r: r.number)
-    for receipt in ordered[1:]:
-        if receipt.prev is not None and receipt.prev not in gathered.receipts:
+    """Each receipt names the platform's receipt before it: one that was taken away is missed by the next.
+
+    Up to the last accepted manifest that is shown that is no fault: receipts of checkpoints are not kept for ever, and what sessions there
+    were until then is bounded by that manifest, its number and the chain of those before it."""
+    ordered, overtaken = sorted(gathered.receipts.values(), key=lambda r: r.number), _overtaken(gathered)
+    missed = [each for each in ordered[1:] if each.prev is not None and each.prev not in gathered.receipts]
+    if any(each.number <= overtaken for each in missed):
+        found.note("some receipts of the platform are not shown (of checkpoints, as a rule); ask the platform for all of them to be sure")
+    for receipt in missed:
+        if receipt.number > overtaken:
             found.wrong(f"a receipt of the platform is missing: number {receipt.number} ({receipt.received_utc}) names one before it "
                         "that is not shown", "receipt-missing")

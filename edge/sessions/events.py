@@ -816,6 +816,18 @@ class ClockRead(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointsLetGo(Event):
+    """Checkpoints and their receipts are kept no longer: a manifest that was signed after them is receipted, and says all that they said.
+
+    `journal_seq`: as in CheckpointSigned, of the last of them; all before it are gone as well. `manifest`: the id of that manifest.
+    """
+
+    documents: int
+    journal_seq: int
+    manifest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CounterLost(Event):
     """The hardware counter does not say what the journal says, or nothing. `reason`: ahead (the disk was set back to an older state),
     behind (the chip was cleared or changed), program-missing, no-answer, not-there."""

@@ -649,7 +649,7 @@ def _device_fact(state: RoomState, event: e.Event) -> RoomState:
         case (e.AdmissionRefused() | e.IdleFootageExpired() | e.CheckpointSigned() | e.ReceiptVerified(answers="device-checkpoint")
               | e.ReceiptRefused(answers="device-checkpoint")):
             return state
-        case e.SegmentDamaged() | e.SegmentSound() | e.JournalResumed() | e.ClockRead():
+        case e.SegmentDamaged() | e.SegmentSound() | e.JournalResumed() | e.ClockRead() | e.CheckpointsLetGo():
             return state
         case e.CounterLost() | e.CounterBack():
             return replace(state, counter_lost=event if isinstance(event, e.CounterLost) else None)

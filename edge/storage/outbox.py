@@ -81,6 +81,14 @@ class Outbox:
         with self._database.read() as connection:
             return connection.execute("SELECT 1 FROM outbox WHERE kind = ? AND state = ? LIMIT 1", (kind, state)).fetchone() is not None
 
+    def delivered_before(self, kind: str, digest: str, most: int) -> list[tuple[str, bytes]]:
+        """(digest, body) of at most `most` items of `kind` that were delivered and queued before the item `digest`, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT o.digest, v.body FROM outbox o JOIN envelope v ON v.digest = o.digest WHERE o.kind = ? AND o.state = 'done' "
+                "AND o.id < (SELECT id FROM outbox WHERE digest = ?) ORDER BY o.id LIMIT ?", (kind, digest, most)).fetchall()
+        return [(str(row["digest"]), bytes(row["body"])) for row in rows]
+
     def backlog(self) -> Backlog:
         with self._database.read() as connection:
             row = connection.execute(

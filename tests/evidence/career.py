@@ -76,6 +76,9 @@ class Career:
                 self._roll(number)
             self._run(number)
 
+    def run_one_more(self) -> None:
+        self._run(len(self.sessions) + 1)
+
     def facts(self) -> RoomFacts:
         certificate = x509.load_pem_x509_certificates(self.device.chain_pem.encode())[0]
         return RoomFacts(site="KD01", room_code=ROOM, device_id=DEVICE, cert_sha256=keys.fingerprint(certificate), sw_version="0.1.0",

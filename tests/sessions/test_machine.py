@@ -25,7 +25,7 @@ STAFF = {"T001": "chief", "T002": "proctor", "T003": "proctor"}
 DEVICE_KINDS = {e.DaemonStarted, e.ClockStepped, e.ReaderLost, e.ReaderBack, e.StreamLost, e.StreamBack, e.PlatformLost, e.PlatformBack,
                 e.IdleFootageExpired, e.StreamImpaired, e.StreamRestored, e.PlaybackProbed, e.ArchiveLost, e.ArchiveBack}
 DEVICE_KINDS |= {e.CheckpointSigned, e.KeyRolled, e.KeyReplaced, e.CertificateExpiring, e.SignerLost, e.SignerBack}
-DEVICE_KINDS |= {e.SegmentDamaged, e.SegmentSound, e.JournalResumed, e.ClockRead, e.CounterLost, e.CounterBack}
+DEVICE_KINDS |= {e.SegmentDamaged, e.SegmentSound, e.JournalResumed, e.ClockRead, e.CounterLost, e.CounterBack, e.CheckpointsLetGo}
 DEVICE_KINDS |= {e.DisposalHalted, e.DisposalResumed, e.DisposalApproved, e.SpaceLow, e.SpaceBack}
 RANK = {state: rank for rank, state in enumerate(State)}
 
@@ -99,6 +99,7 @@ READ = {"state": "synced", "source": "chrony", "max_error_us": 900}
 BODIES |= {
     e.IncidentReported: {"number": 1, "code": "V1-03", "by": "T002", "detail": "d", "happened_utc_us": 1, "candidate_id": "C1"},
     e.IncidentSettled: {"number": 1, "outcome": "confirmed", "by": "T002", "second": "T003", "informed": "refused"},
+    e.CheckpointsLetGo: {"documents": 1, "journal_seq": 1, "manifest": "m1"},
     e.ClockRead: {"clock": READ}, e.CounterLost: {"reason": "ahead", "recorded": 1, "read": 2}, e.CounterBack: {"read": 2},
 }
 
