@@ -151,7 +151,8 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     http = open_http(ca=config.platform.ca, certificate=config.platform.client_cert, key=config.platform.client_key)
     client = PlatformClient(config.platform.url, config.room.code, http)
     link = Link(report, clock, lost=room.state.platform_lost is not None)
-    courier = Courier(client, outbox, link, notary.receipt, clock, rng, cap_s=config.platform.retry_cap_s)
+    courier = Courier(client, outbox, link, notary.receipt, clock, rng, cap_s=config.platform.retry_cap_s,
+                      spread_s=config.platform.spread_s)
     timetable = Timetable(client, link, notary.plans, notary.roster, clock, rng, every_s=config.platform.plans_s)
     heartbeat = Heartbeat(client, link, partial(followers.heartbeat, room, keeper.heartbeat), clock, rng,
                           session_s=config.platform.heartbeat_s)

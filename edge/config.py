@@ -270,6 +270,9 @@ class PlatformSection(_Section):
     plans_s: int = Field(default=600, ge=5, le=3600, description="time between two looks for plans and rosters")
     retry_cap_s: int = Field(default=900, ge=1, le=3600, description="longest wait between two tries to deliver; tries have no limit")
 
+    spread_s: int = Field(default=30, ge=0, le=600, description="a manifest's first delivery waits a random time up to this, because the "
+                                                                "rooms of a province all seal at the same minute")
+
     @field_validator("url")
     @classmethod
     def _no_secret(cls, url: str) -> str:

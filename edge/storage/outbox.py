@@ -66,6 +66,10 @@ class Outbox:
         self._due[item_id] = due
         await self._database.write(lambda c: _set(c, item_id, "attempts = attempts + 1, last_error = ?", error))
 
+    def defer(self, item_id: int, due: Stamp) -> None:
+        """Not before `due`: no attempt was made."""
+        self._due[item_id] = due
+
     async def park(self, item_id: int, error: str) -> None:
         """The platform refused it for good: kept, shown, not sent again by itself."""
         await self._database.write(lambda c: _set(c, item_id, "state = 'parked', attempts = attempts + 1, last_error = ?", error))
