@@ -89,8 +89,8 @@ def _version_misfit(document: Mapping[str, Any]) -> str:
     counters, clock = document["counters"], document["clock"]
     if (counters["hw_counter_kind"] == "none") == ("hw_counter" in counters) or type(counters.get("hw_counter", 0)) is not int:
         return "counters.hw_counter does not fit its kind"
-    if (document["type"] == MANIFEST_TYPES[1]) == ("anchors" in clock):
-        return "clock.anchors is not what this version has"
+    if len({document["type"] != MANIFEST_TYPES[1], "anchors" in clock, "close_reason" in document["session"]}) != 1:
+        return "clock.anchors or session.close_reason is not what this version has"
     fields = {"max_error_us": int, "offset_us": int, "state": str, "source": str}
     extra = [{key: kind for key, kind in fields.items() if key in each} for each in clock.get("anchors", ()) if isinstance(each, dict)]
     return misfit(clock.get("anchors", []), [ANCHOR_SHAPE], "clock.anchors") or next(

@@ -181,7 +181,8 @@ def manifest(rows: Sequence[e.Recorded], room: RoomFacts, revision: int) -> dict
         "revision": revision,
         **(_present(amends=last.amends, amend_reason_sha256=_hashed(last.reason)) if isinstance(last, e.SessionAmended) else {}),
         "made_utc": iso_utc(last.at.utc_us),
-        "session": {**_planned(plan), **_times(books, opened, ended, ordered, sealed)},
+        "session": {**_planned(plan), **_times(books, opened, ended, ordered, sealed),
+                    **({"close_reason": _close_reason(opened, ended, ordered)} if version > 1 else {})},
         **_place(room),
         "counters": {"session_seq": opened.session_seq, "opened_total": sealed.opened_total, "closed_total": sealed.closed_total,
                      **_hw_counter(opened)},
@@ -192,7 +193,7 @@ def manifest(rows: Sequence[e.Recorded], room: RoomFacts, revision: int) -> dict
         "outcome": ended.outcome,
         "roster": _roster(books, room),
         "attendance": _attendance(upto),
-        "identity_checks": _identity_checks(books),
+        "identity_checks": _identity_checks(books, version),
         "staff": [{"staff_id": fact.staff_id, "role": fact.role, **_when(seq, fact)} for seq, fact in _all(books, e.StaffPresent)],
         "signers": [{"staff_id": by, "role": plan.staff.get(by, "unknown"), "at": iso_utc(ordered.at.utc_us),
                      "statement": ordered.statement} for by in (ordered.by, ordered.second)],
@@ -319,14 +320,23 @@ def _go_on(entry: dict[str, Any], seq: int, fact: e.Event) -> None:
             entry["doubt"] |= {"outcome": fact.outcome, "by": fact.by, **_present(reason_sha256=_hashed(fact.reason))}
 
 
-def _identity_checks(books: list[e.Recorded]) -> list[dict[str, Any]]:
+def _close_reason(opened: e.CheckinOpened, ended: e.ExamEnded, ordered: e.SealOrdered) -> str:
+    """`operator`: people broke it off; `recovered`: the machine was restarted between opening and close; else `normal`."""
+    if ended.outcome != "completed":
+        return "operator"
+    return "recovered" if opened.at.boot_id != ordered.at.boot_id else "normal"
+
+
+def _identity_checks(books: list[e.Recorded], version: int) -> list[dict[str, Any]]:
+    """Every verdict at the door; since version 2 with the seat, who let in by hand, and the digest of the picture taken at the door."""
     found: list[dict[str, Any]] = []
     for row in books:
         fact = row.event
         if isinstance(fact, e.CandidateAdmitted):
+            more = _present(seat=fact.seat, by=fact.by, evidence_sha256=fact.photo_sha256) if version > 1 else {}
             found.append({"result": "pass", **_present(candidate_id=fact.candidate_id, subject=fact.subject, method=fact.method,
                                                        code=fact.exception),
-                          **_when(row.seq, fact)})
+                          **more, **_when(row.seq, fact)})
         elif isinstance(fact, e.AdmissionRefused):
             found.append({"result": "refused", **_present(code=fact.code, candidate_id=fact.candidate_id, subject=fact.subject),
                           **_when(row.seq, fact)})

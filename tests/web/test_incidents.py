@@ -120,6 +120,15 @@ async def test_the_dossier_tells_incidents_with_whole_names_and_hides_numbers(ha
         assert found == 200
 
 
+async def test_the_signed_sheet_bears_the_digest_of_the_announcement(hall: Hall) -> None:
+    """A session that is opened offline and wiped leaves this on paper."""
+    await hall.to("checkin")
+    async with hall.browser("T002") as proctor:
+        assert "开场声明" not in (await proctor.get(f"{BASE}/sheet")).text
+        await hall.room.report(e.OpenSigned(at=hall.clock.now(), session=SESSION, digest="ab" * 32))
+        assert "ab" * 32 in (await proctor.get(f"{BASE}/sheet")).text
+
+
 def test_by_keyboard_in_a_browser_f4_records_and_two_sign(served: Served, chromium: Browser) -> None:
     served.do(served.hall.to("running"))
     visitor = Visitor(chromium, served, "T001")
