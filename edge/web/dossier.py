@@ -55,13 +55,16 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One thing that was special: when, the key of its word (`note.<key>`), who is meant, who did it, why."""
+    """One thing that was special: when, the key of its word (`note.<key>`), who is meant, who did it, why; of an incident its code, of a
+    signed one what the candidate did when told."""
 
     at_us: int
     key: str
     whom: str = ""
     by: tuple[str, ...] = ()
     reason: str = ""
+    code: str = ""
+    informed: str = ""
 
 
 # ---- what stands in it ----------------------------------------------------------------------------------------------------
@@ -69,11 +72,10 @@ class Note:
 def notes(web: Web, session: Session) -> list[Note]:
     """Whatever was no matter of course, oldest first, as the journal has it."""
     names = {person.candidate_id: person.name for person in web.room.catalog.people(session.id)}
-    newest = len(session.revisions)
-    return [each for row in web.room.events(session.id) for each in _note(web, row.event, names, newest)]
+    return [each for row in web.room.events(session.id) for each in _note(web, row.event, names)]
 
 
-def _note(web: Web, fact: e.Event, names: Mapping[str, str], revision: int) -> Iterator[Note]:
+def _note(web: Web, fact: e.Event, names: Mapping[str, str]) -> Iterator[Note]:
     by = tuple(web.room.staff.name(who) for who in (getattr(fact, "by", None) or getattr(fact, "staff_id", None),
                                                     getattr(fact, "second", None)) if who)
     reason, key = attendance.safe(getattr(fact, "reason", None) or getattr(fact, "detail", None) or ""), fact.kind
@@ -94,13 +96,11 @@ def _note(web: Web, fact: e.Event, names: Mapping[str, str], revision: int) -> I
         case e.AttendanceCorrected():
             key += f"-{fact.result}"
         case e.IncidentReported():
-            whom = f"{fact.number} {fact.code} {whom}"
+            yield Note(fact.happened_utc_us, key, f"{fact.number} {whom}".strip(), by, reason, code=fact.code)
+            return
         case e.IncidentSettled():
-            whom, key = str(fact.number), f"{key}-{fact.outcome}"
-        case e.GapDeclared():
-            if fact.revision != revision:
-                return
-            whom = f"{fact.stream} {fact.dur_us / 1e6:.1f} s"
+            yield Note(fact.at.utc_us, f"{key}-{fact.outcome}", str(fact.number), by, reason, informed=fact.informed or "")
+            return
         case e.StreamBack():
             whom = fact.stream
         case e.ClockStepped():

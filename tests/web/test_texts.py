@@ -109,7 +109,7 @@ WORDS: dict[str, set[str]] = {
     "note": {"AttendanceCorrected-absent", "AttendanceCorrected-present", "CandidateAdmitted", "ClockStepped", "DoubtSettled-cleared",
              "DoubtSettled-escalated", "DoubtSigned", "ExamEnded", "ExamStarted", "IdentityDoubted", "ReaderLost", "RosterAccepted",
              "SeatAssigned", "SessionAmended", "SessionCancelled", "StreamImpaired", "StreamLost", "WaiverGranted",
-             "IncidentReported", "IncidentSettled-confirmed", "IncidentSettled-dismissed", "GapDeclared", "StreamBack", "ReaderBack"},
+             "IncidentReported", "IncidentSettled-confirmed", "IncidentSettled-dismissed", "StreamBack", "ReaderBack"},
     "incident": set(incidents.CODES), "incident-group": {"V1", "V2", "V3", "T-", "M-"}, "incident-informed": set(incidents.INFORMED),
     "incident-state": {"open", "noted", "confirmed", "dismissed"},
     "seal": {"statement", "statement-aborted"}, "class-seal": {"statement", "statement-aborted"},
