@@ -229,6 +229,6 @@ def test_r_g3_workers_die_with_their_recorder(hostile: Any, bench: Any, crew: An
     pids = [bench.status(camera.name).pid for camera in cameras]
     assert not any(map(gone, pids))
     process.kill()
-    wait_until(lambda: all(map(gone, pids)), 5)
+    wait_until(lambda: all(map(gone, pids)), 8)       # a read waits five seconds, and a TEARDOWN behind it
     assert bench.segments(cameras[0].name)[-1][1].end_reason == "stopped"
     assert not list((bench.footage / cameras[0].name).rglob("*.open.json"))
