@@ -33,7 +33,9 @@ from edge.capture.storage_id import StorageRefused, check_storage, pinned
 from edge.checkpoints import Checkpoints
 from edge.clock import SystemClock, boot_id
 from edge.config import Config
+from edge.counting import Counting
 from edge.evidence import bundle, chain
+from edge.evidence.counter import HardwareCounter
 from edge.evidence.keys import fingerprint, read_certificates, role_of
 from edge.evidence.manifest import RoomFacts
 from edge.evidence.signers import DeviceSigner, open_signer
@@ -101,11 +103,13 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     catalog, outbox = Catalog(database), Outbox(database)
     staff, logins = StaffBook(paths.state / "staff.json", clock), Logins(database, clock)
     specs = config.specs()
+    counting = Counting(HardwareCounter(config.evidence.counter)) if config.evidence.counter else None
 
     reader_status: Callable[[], ReaderStatus] = lambda: reader.state  # noqa: E731 (the reader needs the room, the room asks the reader)
     room = Room(clock, Journal(database, chain.link), catalog, outbox, staff, Instruments(
         streams={s.id: s.kind for s in specs}, stream_status=partial(read_status, paths.run),
         watch=partial(read_watch, paths.run), reader=lambda: reader_status(), disk=partial(_disk, config), clock=status.probe_clock,
+        counter=counting.reading if counting else None,
         door_still=(lambda: still(paths.run, door, clock.now())) if (door := config.checkin.door_camera) else None,
     ), Rules(room_code=config.room.code, require_sync=config.clock.require_sync, hmac_key=subject_key, wedge=config.reader.wedge,
              allow_demo_ids=config.room.allow_demo_ids), Photos(paths.state / "photos"))
@@ -122,14 +126,14 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
                 advice.chip(room.subject(fact.identity.number), fact.photo, fact.at)
             await room.card(fact)
         else:
-            await room.report(fact)
+            await room.of_the_box(fact)
 
     reader = Reader(config.reader.wire(), from_reader, clock, config.reader.poll_s,
                     config.room.allow_demo_ids, keep_photo=advice is not None and config.photo.decoder is not None)
     names = [s.id for s in specs]
     intake = Intake(paths.footage, names, room.segment, catalog.last_seq, clock, paths.run,
                     min(NOTE_WAIT_S, config.recording.seal_wait_s / 2))         # sealing does not wait for notes
-    watch = StreamWatch(paths.run, names, report, clock)
+    watch = StreamWatch(paths.run, names, room.of_the_box, clock)
     alarms = AlarmWatch(paths.footage, paths.run, names, lambda stream: room.state.impaired.get(stream, {}),
                         lambda stream: room.state.probed[stream].day if stream in room.state.probed else "", room.of_the_box, clock)
 
@@ -147,7 +151,8 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     http = open_http(ca=config.platform.ca, certificate=config.platform.client_cert, key=config.platform.client_key)
     client = PlatformClient(config.platform.url, config.room.code, http)
     link = Link(report, clock, lost=room.state.platform_lost is not None)
-    courier = Courier(client, outbox, link, notary.receipt, clock, rng, cap_s=config.platform.retry_cap_s)
+    courier = Courier(client, outbox, link, notary.receipt, clock, rng, cap_s=config.platform.retry_cap_s,
+                      spread_s=config.platform.spread_s)
     timetable = Timetable(client, link, notary.plans, notary.roster, clock, rng, every_s=config.platform.plans_s)
     heartbeat = Heartbeat(client, link, partial(followers.heartbeat, room, keeper.heartbeat), clock, rng,
                           session_s=config.platform.heartbeat_s)
@@ -187,6 +192,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
         *((("scrub", scrub.run),) if upkeep.scrub_days else ()),
         ("certificate", partial(keyring.watch, room, signer, facts)), ("checkpoints", Checkpoints(room, signer, facts).run),
+        *((("counting", partial(counting.run, room)),) if counting else ()),
         *((("faces", advice.run),) if advice is not None else ()),
         *((("archive", archivist.run),) if archivist is not None else ()),
     ), exports, keeper)

@@ -270,6 +270,9 @@ class PlatformSection(_Section):
     plans_s: int = Field(default=600, ge=5, le=3600, description="time between two looks for plans and rosters")
     retry_cap_s: int = Field(default=900, ge=1, le=3600, description="longest wait between two tries to deliver; tries have no limit")
 
+    spread_s: int = Field(default=30, ge=0, le=600, description="a manifest's first delivery waits a random time up to this, because the "
+                                                                "rooms of a province all seal at the same minute")
+
     @field_validator("url")
     @classmethod
     def _no_secret(cls, url: str) -> str:
@@ -292,6 +295,11 @@ class EvidenceSection(_Section):
     sm2_distid: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[!-~]+$",
                                    description="its distinguishing id, as the authority has assigned it; GM/T 0009's own is "
                                                "1234567812345678. Never assumed, because under another id nothing verifies")
+
+    counter: str | None = Field(default=None, pattern=r"^0x01[0-9a-fA-F]{6}$",
+                                description="NV index of a counter in the machine's TPM that goes up with each session opened, against a "
+                                            "disk that is set back to an older copy (docs/operators/keys.md); needs tpm2-tools. None: "
+                                            "there is none")
 
     @model_validator(mode="after")
     def _second_whole(self) -> EvidenceSection:

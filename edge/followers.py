@@ -10,8 +10,9 @@ from typing import Any
 
 from edge import __version__, status
 from edge.capture.control import RecorderControl
-from edge.clock import US, boot_id
+from edge.clock import US, Stamp, boot_id
 from edge.room import Room
+from edge.sessions import events as e
 from edge.sessions.preflight import RED_RULES
 from edge.storage.database import Database
 from edge.upload.courier import Courier
@@ -43,17 +44,42 @@ async def wanted(room: Room, recorder: RecorderControl, idle_keep_h: int) -> Non
             await asyncio.wait_for(waker.wait(), 5)
 
 
+READ_US = 600 * US
+"""How often the clock of a session is read into its journal (evidence design: a point every ten minutes)."""
+
+
 async def clock(room: Room) -> None:
-    """A step of the wall clock is a fact of its own."""
-    before = room.clock.now()
+    """A step of the wall clock is a fact of its own, also one in several small parts, and one while this program was not there.
+
+    Slewing moves both clocks alike, so what has parted since they were last seen together is what was stepped."""
+    seen = _last_seen(room)
     while True:
-        await room.clock.sleep(1)
         now = room.clock.now()
-        delta = (now.utc_us - before.utc_us) - (now.boot_us - before.boot_us)
+        if now.boot_id != seen.boot_id:
+            seen = now
+        delta = (now.utc_us - seen.utc_us) - (now.boot_us - seen.boot_us)
         if abs(delta) >= STEP_US:
             log.warning("clock-stepped delta_us=%d", delta)
             await room.clock_stepped(now, delta)
-        before = now
+            seen = now
+        await _read_clock(room, now)
+        await room.clock.sleep(1)
+
+
+def _last_seen(room: Room) -> Stamp:
+    """Both clocks as the live session's last fact has them; without one, as they are."""
+    facts = room.events(room.state.live) if room.state.live else []
+    return facts[-1].event.at if facts else room.clock.now()
+
+
+async def _read_clock(room: Room, now: Stamp) -> None:
+    """Every ten minutes of a session, by its own journal: a restart reads neither too often nor too late."""
+    session = room.state.sessions.get(room.state.live or "")
+    if session is None or session.opened is None:
+        return
+    last = session.clock_read or session.opened.at
+    if last.boot_id != now.boot_id or now.us_since(last) >= READ_US:
+        await room.of_the_box(e.ClockRead(at=now, clock=room.instruments.clock().as_fact()))
 
 
 async def watchdog(database: Database) -> None:

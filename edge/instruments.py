@@ -34,6 +34,7 @@ class Instruments:
     disk: Callable[[], DiskReading]
     clock: Callable[[], ClockReading]
     door_still: Callable[[], bytes | None] | None = None        # newest picture of the door's camera (JPEG); None: there is no such camera
+    counter: Callable[[], int | None] | None = None             # what the hardware counter said last, None: it is away; None: there is none
 
     def age_ms(self, stream: str, now: Stamp) -> int | None:
         """Milliseconds since the newest sample of a stream reached the disk; None if there is none of this boot."""

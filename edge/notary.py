@@ -23,7 +23,7 @@ from edge.evidence.chain import canonical
 from edge.evidence.signers import SignerFault
 from edge.room import Room
 from edge.sessions import events as e
-from edge.sessions import policy
+from edge.sessions import incidents, policy
 from edge.sessions.machine import IllegalStep, Session, State
 from edge.sessions.roster import parse_roster
 from edge.storage.journal import Delivered, Envelope
@@ -141,14 +141,25 @@ class Notary:
         roster = self._room.rosters[session.id]
         ended = self._room.local_date((session.ended or order).at.utc_us)
         doubtful = any(a.doubt and a.doubt.settled and a.doubt.settled.outcome == "escalated" for a in session.admitted.values())
+        grave = [each.fact for each in session.incidents if each.stands and incidents.keeps_longer(each.fact.code)]
+        await self._hold(session, grave)
         name, until, basis = self._policies.longest(session.plan.retention_policy, [c.person_category for c in roster.candidates], ended,
-                                                    incident=doubtful)
+                                                    incident=doubtful or bool(grave))
         state = self._room.state
         await self._room.report(e.Sealed(
             at=self._room.clock.now(), session=session.id, revision=1, opened_total=state.opened_total,
             closed_total=state.closed_total + 1, keep_until=until.isoformat(), retention_policy=name, retention_basis=basis,
-            open_receipt=session.open_receipt, prev_manifest=state.last_manifest, prev_receipt=state.last_manifest_receipt))
+            open_receipt=session.open_receipt, prev_manifest=state.last_manifest, prev_receipt=state.last_manifest_receipt,
+            clock=self._room.instruments.clock().as_fact(), manifest_version=manifest.VERSION))
         return True
+
+    async def _hold(self, session: Session, grave: list[e.IncidentReported]) -> None:
+        """The gravest breaches keep a session until an auditor releases it, each by a hold of its own."""
+        for fact in grave:
+            hold_id = f"H-incident-{fact.number}"
+            if incidents.keeps_for_good(fact.code) and hold_id not in session.holds:
+                await self._room.report(e.HoldPlaced(at=self._room.clock.now(), session=session.id, hold_id=hold_id, by="room",
+                                                     reason=f"incident {fact.number}: {fact.code}"))
 
     async def _amend(self, session: Session) -> bool:
         """Segments came after sealing, or attendance was put right: the next revision says so."""

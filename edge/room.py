@@ -30,7 +30,7 @@ from edge.clock import US, Clock, Stamp, local_date
 from edge.idcheck.reader import CardSeen, CardUnreadable
 from edge.instruments import Instruments, readings
 from edge.rosters import Rosters
-from edge.sessions import door, machine, space
+from edge.sessions import door, incidents, machine, space
 from edge.sessions import events as e
 from edge.sessions.differences import compare
 from edge.sessions.identity import mask_name
@@ -238,7 +238,7 @@ class Room:
             await self._do(e.CheckinOpened(
                 at=self.clock.now(), session=session_id, by=by, session_seq=self.state.opened_total + 1,
                 streams=dict(self.instruments.streams), readings={i.key: str(i.light) for i in found.items},
-                clock_state=self.instruments.clock().state))
+                clock_state=(reading := self.instruments.clock()).state, clock=reading.as_fact(), hw_counter=self._next_count()))
 
     async def start_exam(self, session_id: str, by: str, held_ms: int, reason: str = "") -> None:
         """Start the exam's clock: held two seconds, somebody admitted, every expected stream just seen on the disk."""
@@ -298,6 +298,8 @@ class Room:
                 raise Refusal("room-not-empty")
             if session.open_doubts:
                 raise Refusal("doubts-open", count=len(session.open_doubts))
+            if session.open_incidents:
+                raise Refusal("incidents-open", count=len(session.open_incidents))
             absent = tuple(c.candidate_id for c in self.rosters[session_id].candidates
                            if c.candidate_id not in session.admitted and not c.off_roster)
             if absent and not absences_confirmed:
@@ -305,7 +307,8 @@ class Room:
             regular = session.ended is not None and session.ended.outcome == "completed"
             family = "class-seal" if session.plan.session_kind == "training_class" else "seal"
             await self._do(e.SealOrdered(at=self.clock.now(), session=session_id, by=by, second=second,
-                                         statement=f"{family}.statement" if regular else f"{family}.statement-aborted", absent=absent))
+                                         statement=f"{family}.statement" if regular else f"{family}.statement-aborted", absent=absent,
+                                         clock=self.instruments.clock().as_fact()))
 
     async def cancel(self, session_id: str, by: str, pin: str, reason: str) -> None:
         """Call a session off before the doors open. Afterwards use `end_exam`."""
@@ -528,6 +531,49 @@ class Room:
                 reason=reason.strip(), subject=self.subject(candidate.number) if present else None,
                 seat=door.seat_of(session, candidate) if present else None))
 
+    # ---- incidents ------------------------------------------------------------------------------------------------------
+
+    async def report_incident(self, session_id: str, by: str, code: str, detail: str, candidate_id: str = "",
+                              happened_utc_us: int | None = None) -> None:
+        """One of the session's staff records what happened (F4). `happened_utc_us`: None for now; else between the opening and now."""
+        async with self._turn:
+            session, now = self._known(session_id), self.clock.now()
+            self._must_be_staff(session, by)
+            if code not in incidents.CODES:
+                raise Refusal("incident-code")
+            if not detail.strip():
+                raise Refusal("reason-needed", minutes=0)
+            if candidate_id:
+                self._candidate(session_id, candidate_id)
+            happened = now.utc_us if happened_utc_us is None else happened_utc_us
+            if session.opened is not None and not session.opened.at.utc_us - 60 * US <= happened <= now.utc_us:
+                raise Refusal("incident-time")
+            await self._do(e.IncidentReported(at=now, session=session_id, number=len(session.incidents) + 1, code=code, by=by,
+                                              detail=detail.strip()[:500], happened_utc_us=happened, candidate_id=candidate_id or None))
+
+    async def confirm_incident(self, session_id: str, number: int, by: str, pin: str, second: str, second_pin: str,
+                               informed: str = "") -> None:
+        """Two of the session's staff sign an incident, and say what the candidate did when told, if it is about one."""
+        await self._must_know_pin(by, pin)
+        await self._must_know_pin(second, second_pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_staff(session, by)
+            self._must_be_staff(session, second)
+            await self._do(e.IncidentSettled(at=self.clock.now(), session=session_id, number=number, outcome="confirmed", by=by,
+                                             second=second, informed=informed or None))
+
+    async def dismiss_incident(self, session_id: str, number: int, by: str, pin: str, reason: str) -> None:
+        """The chief's word that it was none, with why. It stays in the journal and in the manifest, as dismissed."""
+        await self._must_know_pin(by, pin)
+        async with self._turn:
+            session = self._known(session_id)
+            self._must_be_chief(session, by)
+            if not reason.strip():
+                raise Refusal("reason-needed", minutes=0)
+            await self._do(e.IncidentSettled(at=self.clock.now(), session=session_id, number=number, outcome="dismissed", by=by,
+                                             reason=reason.strip()[:500]))
+
     # ---- afterwards: looking, handing out, holds, longer terms, and what is over -------------------------------------------
 
     async def viewed(self, session_id: str, by: str, stream: str, reason: str = "") -> None:
@@ -731,6 +777,11 @@ class Room:
                   if s.id != here and s.state not in OVER and self.local_date(s.plan.scheduled_start_us) == today and s.id in self.rosters}
         coming = {s: r for s, r in others.items() if self.state.sessions[s].state in (State.PLANNED, State.PREFLIGHT)}
         return door.Doorway(session, self.rosters.get(here), others, coming, today, session is not None and self._too_late(session, at), at)
+
+    def _next_count(self) -> int | None:
+        """What the hardware counter will say after one more opening; None where there is none, or it cannot be read now."""
+        read = self.instruments.counter() if self.instruments.counter else None
+        return None if read is None else max(read, self.state.hw_counter or 0) + 1
 
     def _too_late(self, session: Session, at: Stamp) -> bool:
         return session.started is not None and at.us_since(session.started.at) > session.plan.late_cutoff_min * 60 * US

@@ -44,11 +44,18 @@ class _Timex(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """`state`: synced, unsynced or unknown; `max_error_us`: the source's own bound; `source`: chrony, timesyncd or kernel."""
+    """`state`: synced, unsynced or unknown; `max_error_us`: the source's own bound; `source`: chrony, timesyncd or kernel;
+    `offset_us`: the clock minus its reference, as far as the source knows and has not yet corrected it; None where it does not say."""
 
     state: str
     max_error_us: int
     source: str = "kernel"
+    offset_us: int | None = None
+
+    def as_fact(self) -> dict[str, str | int]:
+        """As a fact of the journal has it."""
+        offset = {} if self.offset_us is None else {"offset_us": self.offset_us}
+        return {"state": self.state, "source": self.source, "max_error_us": self.max_error_us, **offset}
 
 
 class ClockProbe:
@@ -125,8 +132,8 @@ def _run_chronyc(program: str) -> str:
 def read_tracking(text: str) -> ClockReading | None:
     """The reading in what `chronyc -c tracking` printed; None if it is not that.
 
-    Fields by chronyc(1): 0 reference id, 4 system time, 10 root delay, 11 root dispersion (seconds), 13 leap status. The bound is
-    chronyc(1)'s: |system time| + root dispersion + root delay / 2.
+    Fields by chronyc(1): 0 reference id, 4 system time (positive: slow of NTP), 10 root delay, 11 root dispersion (seconds), 13 leap
+    status. The bound is chronyc(1)'s: |system time| + root dispersion + root delay / 2.
     """
     fields = text.strip().split(",")
     if len(fields) != 14:
@@ -139,7 +146,7 @@ def read_tracking(text: str) -> ClockReading | None:
     if not math.isfinite(bound_s) or bound_s < 0:
         return None
     synced = fields[13] in ("Normal", "Insert second", "Delete second") and fields[0] != LOCAL_REFID
-    return ClockReading("synced" if synced else "unsynced", round(bound_s * 1_000_000), "chrony")
+    return ClockReading("synced" if synced else "unsynced", round(bound_s * 1_000_000), "chrony", -round(offset_s * 1_000_000))
 
 
 def _ask_kernel() -> ClockReading:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
@@ -141,15 +142,27 @@ def _over(contents: bundle.Contents) -> str:
 
 
 def _promised(found: Findings, look: Look, held: set[str]) -> None:
-    """What the journal says was signed or received is stored."""
+    """What the journal says was signed or received is stored, but for checkpoints that it says were let go."""
+    let_go, gone = _let_go(look), set[str]()
     for seq, session, kind, body in look.of_kinds("OpenSigned", "ManifestSigned", "ReceiptVerified", "CheckpointSigned", "KeyRolled"):
         try:
             says = chain.parse(body.encode())
         except chain.NotCanonical:
             continue                    # changed: said by `journal`
         wanted = says.get("receipt_sha256") if kind == "ReceiptVerified" else says.get("digest")
-        if wanted not in held:
+        if kind == "CheckpointSigned" and says.get("journal_seq", 0) <= let_go:
+            gone.add(says["digest"])
+        if wanted not in held and says.get("digest") not in gone:
             found.wrong(f"row {seq} ({kind} of {session or 'the device'}) names a document that is not stored", "missing-document")
+
+
+def _let_go(look: Look) -> int:
+    """Up to which row of the journal the checkpoints speak that were let go; 0: none was."""
+    found = 0
+    for *_, body in look.of_kinds("CheckpointsLetGo"):
+        with suppress(chain.NotCanonical):      # changed: said by `_journal`
+            found = max(found, chain.parse(body.encode()).get("journal_seq", 0))
+    return found
 
 
 def _idle(found: Findings, look: Look, footage: Path, progress: Progress) -> None:

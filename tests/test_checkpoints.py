@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from jsonschema import Draft202012Validator
 
+from edge import storecheck
 from edge.capture.control import RecorderControl
 from edge.checkpoints import EVERY_US, QUIET_US, Checkpoints
 from edge.clock import US, SystemClock
@@ -22,6 +23,7 @@ from edge.sessions import events as e
 from edge.sim.authority import Authority
 from edge.sim.platform import build_platform
 from edge.upload.platform import PlatformClient, PlatformRefused
+from tests.test_notary import Office
 
 if TYPE_CHECKING:
     from tests.conftest import Device, Hall
@@ -168,3 +170,62 @@ async def test_what_the_room_and_the_platform_hold_is_a_history_that_passes(post
     assert (report.verdict, report.sessions, report.findings) == ("PASS", 0, ()), report.lines
     next(folder.rglob("device-checkpoint-*")).unlink()
     assert [each.word for each in history.verify(folder, post.authority.root_pem).findings] == ["missing-vs-receipt"]
+
+
+# ---- letting go ---------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def office(hall: Hall, authority: Authority, device: Device, tmp_path: Path) -> Office:
+    return Office(hall, authority, device, tmp_path / "nobody.sock")
+
+
+async def test_what_an_accepted_manifest_overtook_is_let_go_and_the_store_stays_whole(office: Office, tmp_path: Path) -> None:
+    """Ten before the session, one after it: the ten go with the manifest's receipt, not before, and the one stays."""
+    hall = office.hall
+    checkpoints = Checkpoints(hall.room, office.device.signer, office.facts)
+
+    async def one(number: int) -> None:
+        await hall.fact(e.ReaderLost, None, reason="gone")
+        await hall.clock.pass_time(EVERY_US / US)
+        assert await checkpoints.step()
+        item = await office.item()
+        assert item.kind == "device-checkpoint"
+        assert await office.notary.receipt(item, office.receipt(item, drop=("session_id",), platform_seq=number, receipt_id=f"Q{number}"))
+
+    def stored() -> dict[str, int]:
+        with hall.database.read() as connection:
+            rows = connection.execute("SELECT CASE WHEN kind = 'receipt' AND session IS NULL THEN 'receipt-of-device' ELSE kind END AS k, "
+                                      "count(*) AS n FROM envelope GROUP BY k").fetchall()
+            owed = connection.execute("SELECT count(*) AS n FROM outbox WHERE kind = 'device-checkpoint'").fetchone()["n"]
+        return {row["k"]: row["n"] for row in rows} | {"outbox": owed}
+
+    for number in range(1, 11):
+        await one(number)
+    assert await checkpoints.thin() == 0, "nothing has overtaken them"
+    await office.sealed()
+    await office.accept(platform_seq=11)
+    assert await checkpoints.thin() == 0, "the manifest is signed, and the platform has not said a word of it"
+    await office.accept(platform_seq=12, verdict="accepted")
+    await one(13)
+    others = {"receipt": 2, "session-open": 1, "session-manifest": 1}
+    assert stored() == {"device-checkpoint": 11, "receipt-of-device": 11, "outbox": 11, **others}
+    assert await checkpoints.thin() == 10 and await checkpoints.thin() == 0
+    assert stored() == {"device-checkpoint": 1, "receipt-of-device": 1, "outbox": 1, **others}
+    [fact] = [r.event for r in hall.journal.all() if isinstance(r.event, e.CheckpointsLetGo)]
+    assert (fact.documents, fact.manifest) == (10, hall.room.state.last_manifest)
+    hall.restart()
+    report = storecheck.check(hall.folder / "state" / "edge.db", tmp_path, office.authority.root_pem)
+    assert {each.word for each in report.findings} <= {"missing-file"}, report.lines      # the hall's footage is rows alone
+
+
+async def test_a_manifest_that_was_refused_overtakes_nothing(office: Office) -> None:
+    hall = office.hall
+    checkpoints = Checkpoints(hall.room, office.device.signer, office.facts)
+    await hall.fact(e.ReaderLost, None, reason="gone")
+    assert await checkpoints.step()
+    item = await office.item()
+    assert await office.notary.receipt(item, office.receipt(item, drop=("session_id",)))
+    await office.sealed()
+    await office.accept(platform_seq=2)
+    await office.accept(platform_seq=3, verdict="rejected", reasons=[{"code": "E-ROSTER"}])
+    assert await checkpoints.thin() == 0

@@ -107,9 +107,12 @@ def test_names_and_numbers_are_masked_unless_somebody_signed(make_exam: Callable
 
 def test_incidents_say_what_was_out_of_the_ordinary(make_exam: Callable[..., Exam]) -> None:
     rows = table_of(archive_of(make_exam(hole="declared")), "incidents.csv")[1:]
-    assert [row[2] for row in rows] == ["WaiverGranted", "AdmissionRefused", "AdmissionRefused", "StreamImpaired", "StreamRestored",
-                                        "ExamEnded", "GapDeclared"]
-    assert rows[2][3:5] == ["'=**丙", "E-CARD-EXPIRED"] and rows[5][6] == "提前交卷"
+    assert [row[2] for row in rows] == [
+        "WaiverGranted", "AdmissionRefused", "AdmissionRefused", "IncidentReported", "StreamLost", "StreamBack", "IncidentReported",
+        "IncidentSettled", "StreamImpaired", "StreamRestored", "ExamEnded", "GapDeclared"]
+    assert rows[2][3:5] == ["'=**丙", "E-CARD-EXPIRED"] and rows[10][6] == "提前交卷"
+    assert rows[3][3:5] == ["样*甲", "V1-03"] and rows[3][6] == "1: 2026-11-26 14:01:01, 样*甲 交头接耳"
+    assert rows[7][4:7] == ["confirmed", "T002, T001", "1: refused"]
     assert "样*甲 ****0018 说校时服务器停机" in rows[0][6], "names and numbers in what somebody wrote are masked as well"
 
 

@@ -257,6 +257,11 @@ async def in_doubt(hall: Hall) -> None:
     await hall.fact(e.DoubtSigned, candidate_id=who, staff_id="T002")
 
 
+async def breach(hall: Hall) -> None:
+    """An incident about somebody who is in, which nobody has signed."""
+    await hall.room.report_incident(SESSION, "T002", "V1-03", "x", hall.roster[0].candidate_id)
+
+
 async def given_up(hall: Hall) -> None:
     await hall.fact(e.FootageDisposed, policy="RP-SPECIAL-6Y", keep_until="2033-05-25", day="2033-05-26", segments=0, bytes=0, streams={},
                     list_sha256="0" * 64, witness="0" * 64, witness_utc_us=0)
@@ -396,6 +401,29 @@ CASES = (
     Case("not-later", "a shorter term", at(State.SEALED), lambda r: r.lengthen(SESSION, "2033-05-24", "A001", "2001", "x")),
     Case("not-later", "a term that is no day", at(State.SEALED), lambda r: r.lengthen(SESSION, "", "A001", "2001", "x")),
     Case("disposed-already", "a hold on what is gone", at(State.SEALED, given_up), lambda r: r.place_hold(SESSION, "A001", "2001", "x")),
+    # R36: a breach wants two signatures and a candidate who was told; nothing is recorded of another time or kind
+    Case("incident-code", "a kind that is none", at(State.RUNNING), lambda r: r.report_incident(SESSION, "T002", "V9-99", "x")),
+    Case("incident-time", "yesterday's", at(State.RUNNING), lambda r: r.report_incident(SESSION, "T002", "T-04", "x", happened_utc_us=1)),
+    Case("reason-needed", "an incident in no words", at(State.RUNNING), lambda r: r.report_incident(SESSION, "T002", "T-04", " ")),
+    Case("not-planned-for-this-session", "an auditor's incident", at(State.RUNNING),
+         lambda r: r.report_incident(SESSION, "A001", "T-04", "x")),
+    Case("unknown-candidate", "an incident about nobody", at(State.RUNNING),
+         lambda r: r.report_incident(SESSION, "T002", "V1-03", "x", "C-none")),
+    Case("not-now", "an incident before the doors opened", READY, lambda r: r.report_incident(SESSION, "T002", "T-04", "x")),
+    Case("incidents-open", "sealing with a breach unsigned", at(State.CLOSING, breach), lambda r: seal(r)),
+    Case("no-such-incident", "signing what was not recorded", at(State.RUNNING, breach),
+         lambda r: r.confirm_incident(SESSION, 2, "T001", "1001", "T002", "1002", "signed")),
+    Case("two-must-sign-incident", "one person twice", at(State.RUNNING, breach),
+         lambda r: r.confirm_incident(SESSION, 1, "T002", "1002", "T002", "1002", "signed")),
+    Case("candidate-not-told", "behind the candidate's back", at(State.RUNNING, breach),
+         lambda r: r.confirm_incident(SESSION, 1, "T001", "1001", "T002", "1002")),
+    Case("wrong-pin", "signed with another's PIN", at(State.RUNNING, breach),
+         lambda r: r.confirm_incident(SESSION, 1, "T001", "1001", "T002", "1003", "signed")),
+    Case("chief-only", "dismissed by a proctor", at(State.RUNNING, breach), lambda r: r.dismiss_incident(SESSION, 1, "T002", "1002", "x")),
+    Case("reason-needed", "dismissed without why", at(State.RUNNING, breach),
+         lambda r: r.dismiss_incident(SESSION, 1, "T001", "1001", " ")),
+    Case("incident-settled", "signed twice", at(State.RUNNING, breach, lambda h: h.room.dismiss_incident(SESSION, 1, "T001", "1001", "x")),
+         lambda r: r.confirm_incident(SESSION, 1, "T001", "1001", "T002", "1002", "signed")),
     # U21: no exam begins on a disk that will not hold it
     Case("disk-too-full", "a disk that filled up after the doors opened",
          at(State.CHECKIN, lambda h: h.show("样例甲"), lambda h: setattr(h, "disk", DiskReading(12 * 10**9, 10**12, True, ""))),
@@ -438,6 +466,8 @@ NO_PAGE_HEARS = {
     "wrong-session-seq": "the Room counts the sessions itself",
     "wrong-revision": "only the notary closes books and signs",
     "no-session": "every verb looks for its session first",
+    "wrong-incident": "the Room numbers the incidents itself, and refuses another kind first",
+    "wrong-hw-counter": "the Room counts on from the journal itself",
     "on-hold": "only the keeper gives footage up, and it asks first", "kept-longer": "as the one before",
     "not-disposed": "only the keeper signs the record of what was given up", "held-already": "the Room makes the holds' ids itself",
 }

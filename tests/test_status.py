@@ -57,8 +57,8 @@ def test_r_d3_chrony_is_asked_and_its_bound_is_taken(tmp_path: Path, chronyc: Ca
     calls = tmp_path / "calls"
     chronyc(f'printf "%s\\n" "$*" >>{calls}; echo {SYNCED}')
     probe = status.ClockProbe(tmp_path)
-    assert told_by(probe, "chrony") == status.ClockReading("synced", 3250, "chrony")
-    assert {probe() for _ in range(50)} == {status.ClockReading("synced", 3250, "chrony")}
+    assert told_by(probe, "chrony") == status.ClockReading("synced", 3250, "chrony", -250)
+    assert {probe() for _ in range(50)} == {status.ClockReading("synced", 3250, "chrony", -250)}
     assert calls.read_text().splitlines() == ["-n -c tracking"], "once for all of them"
 
 

@@ -18,6 +18,7 @@ import io
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +27,7 @@ from typing import Any, BinaryIO
 
 from edge import durable
 from edge.clock import parse_utc
-from edge.evidence import checks, documents, envelope, files, handover
+from edge.evidence import anchors, checks, documents, envelope, files, handover
 from edge.evidence.chain import parse, sha256_hex, to_line
 from edge.evidence.documents import Rollover
 from edge.evidence.envelope import Opened
@@ -238,6 +239,8 @@ def _problems(found: _Folder, manifests: Mapping[int, Opened], opening: Opened |
     yield from checks.entries(newest)
     yield from files.segments(checks.own_paths(newest), place, progress)
     yield from checks.timeline(newest)
+    yield from anchors.clock(newest)
+    yield from anchors.incidents(newest)
     yield from checks.journal(JOURNAL_NAME, partial(found.shown.read, JOURNAL_NAME, checks.JOURNAL_MAX_BYTES), says,
                               opening.payload if opening else None)
 
@@ -263,6 +266,10 @@ def _by_its_own_word(found: Findings, document: dict[str, Any]) -> None:
     for each in document.get("impairments", ()):
         until = f" – {each['until_utc']}" if isinstance(each.get("until_utc"), str) else ", to the end"
         found.note(f"the room's own watcher: {each['stream']} {each['rule']} from {each['since_utc']}{until}")
+    for text in anchors.notes(document):
+        found.note(text)
+    for code, count in sorted(Counter(each["code"] for each in document["incidents"]).items()):
+        found.note(f"incidents by the room's own word: {count} × {code}")
 
 
 def _manifests(found: _Folder, revisions: list[int]) -> tuple[dict[int, Opened], bool]:

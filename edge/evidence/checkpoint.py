@@ -17,7 +17,8 @@ from edge.evidence.manifest import RoomFacts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How the room stands at one moment. `head`: number and hash of the journal's last row; `live`: the session that is held."""
+    """How the room stands at one moment. `head`: number and hash of the journal's last row; `live`: the session that is held;
+    `clock`: as in ClockRead; `hw_counter`: what the hardware counter should say, None where there is none."""
 
     at: Stamp
     head: tuple[int, str]
@@ -29,7 +30,8 @@ class Standing:
     free_bytes: int
     total_bytes: int
     write_ok: bool
-    clock_state: str
+    clock: dict[str, str | int]
+    hw_counter: int | None = None
 
 
 def checkpoint(room: RoomFacts, now: Standing) -> dict[str, Any]:
@@ -40,9 +42,10 @@ def checkpoint(room: RoomFacts, now: Standing) -> dict[str, Any]:
         "device": {"id": room.device_id, "cert_sha256": room.cert_sha256, "boot_id": room.boot_id, "sw_version": room.sw_version,
                    "sw_sha256": room.sw_sha256, "config_sha256": room.config_sha256},
         "journal": {"seq": now.head[0], "head_sha256": now.head[1]},
-        "counters": {"opened_total": now.opened_total, "closed_total": now.closed_total},
+        "counters": {"opened_total": now.opened_total, "closed_total": now.closed_total,
+                     **({} if now.hw_counter is None else {"hw_counter": now.hw_counter})},
         **({"session_id": now.live} if now.live else {}),
         "prev": {key: value for key, value in prev.items() if value is not None},
         "disk": {"free_bytes": now.free_bytes, "total_bytes": now.total_bytes, "write_ok": now.write_ok},
-        "clock": {"state": now.clock_state, "boot_us": now.at.boot_us},
+        "clock": {**now.clock, "boot_us": now.at.boot_us},
     }

@@ -16,7 +16,7 @@ from edge.evidence import chain
 from edge.evidence.chain import GENESIS, canonical, sha256_hex
 from edge.evidence.fault import Fault
 from edge.evidence.files import sidecar_path
-from edge.evidence.manifest import MANIFEST_TYPE, RoomFacts, find_gaps, manifest, segment_path, session_open
+from edge.evidence.manifest import MANIFEST_TYPES, RoomFacts, find_gaps, manifest, segment_path, session_open
 from edge.sessions.events import Recorded, SegmentStored
 
 MEDIA_TOLERANCE_US = 1_000_000
@@ -36,6 +36,7 @@ SEGMENT_SHAPE: dict[str, Shape] = {
     "end_boot_us": int, "boot_id": str, "dur_us": int, "frame_us": int, "bytes": int, "sha256": HEX64, "sidecar_sha256": HEX64,
     "codec": str, "end_reason": str, "recovered": bool, "clock_state": str, "journal_seq": int, "prev": HEX64,
 }
+ANCHOR_SHAPE: dict[str, Shape] = {"what": str, "utc": UTC, "boot_us": int, "boot_id": str, "journal_seq": int}
 _MOMENT_SHAPE: dict[str, Shape] = {"utc": UTC, "boot_us": int, "boot_id": str}
 MANIFEST_SHAPE: dict[str, Shape] = {
     "type": str, "revision": int, "made_utc": UTC, "site": str, "room": str, "outcome": str,
@@ -52,11 +53,12 @@ MANIFEST_SHAPE: dict[str, Shape] = {
     "staff": [{"staff_id": str, "role": str, "at": UTC, "journal_seq": int}],
     "signers": [{"staff_id": str, "role": str, "at": UTC, "statement": str}],
     "preflight": {"readings": {}, "waivers": [{}], "exits_checked": [{}]},
-    "incidents": [{}],
+    "incidents": [{"journal_seq": int, "code": str, "at": UTC}],
     "streams": [{"id": _STREAM, "kind": str, "expected": bool, "codecs": [str]}],
     "segments": [SEGMENT_SHAPE],
     "gaps": [{"stream": _STREAM, "from_utc": UTC, "to_utc": UTC, "dur_us": int, "reason": str, "journal_seq": int}],
-    "clock": {"require_sync": bool, "at_open": str, "states": {}, "steps": [{}]},
+    "clock": {"require_sync": bool, "at_open": str, "states": {},
+              "steps": [{"at": UTC, "boot_us": int, "boot_id": str, "delta_us": int, "journal_seq": int}]},
     "totals": {}, "retention": {"policy": str, "keep_until": str, "basis": str},
 }
 OPTIONAL: dict[str, Shape] = {
@@ -68,11 +70,30 @@ OPTIONAL: dict[str, Shape] = {
 
 def shape(document: dict[str, Any]) -> str:
     """What is amiss with the form of a manifest; empty if nothing is. Values are judged by the checks that follow."""
-    if document.get("type") != MANIFEST_TYPE:
-        return f"it is a {document.get('type')!r}, not a {MANIFEST_TYPE}"
+    if document.get("type") not in MANIFEST_TYPES.values():
+        return f"it is a {document.get('type')!r}, not a {MANIFEST_TYPES[1]} to v{max(MANIFEST_TYPES)}"
     if unknown := set(document) - set(MANIFEST_SHAPE) - set(OPTIONAL):
         return f"it holds parts that this verifier does not know: {', '.join(sorted(unknown))}"
-    return misfit(document, MANIFEST_SHAPE | {key: each for key, each in OPTIONAL.items() if key in document}, "")
+    amiss = misfit(document, MANIFEST_SHAPE | {key: each for key, each in OPTIONAL.items() if key in document}, "")
+    return amiss or _version_misfit(document)
+
+
+def version_of(document: Mapping[str, Any]) -> int:
+    """Of a manifest that `shape` found nothing amiss with."""
+    return next(version for version, kind in MANIFEST_TYPES.items() if kind == document["type"])
+
+
+def _version_misfit(document: Mapping[str, Any]) -> str:
+    """What a version has and another has not: anchors of the clock since 2, and a counter's value exactly where it names its kind."""
+    counters, clock = document["counters"], document["clock"]
+    if (counters["hw_counter_kind"] == "none") == ("hw_counter" in counters) or type(counters.get("hw_counter", 0)) is not int:
+        return "counters.hw_counter does not fit its kind"
+    if len({document["type"] != MANIFEST_TYPES[1], "anchors" in clock, "close_reason" in document["session"]}) != 1:
+        return "clock.anchors or session.close_reason is not what this version has"
+    fields = {"max_error_us": int, "offset_us": int, "state": str, "source": str}
+    extra = [{key: kind for key, kind in fields.items() if key in each} for each in clock.get("anchors", ()) if isinstance(each, dict)]
+    return misfit(clock.get("anchors", []), [ANCHOR_SHAPE], "clock.anchors") or next(
+        filter(None, (misfit(each, shape, "clock.anchors") for each, shape in zip(clock.get("anchors", ()), extra, strict=True))), "")
 
 
 def misfit(value: Any, wanted: Shape, where: str) -> str:

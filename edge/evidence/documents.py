@@ -16,7 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edge.clock import parse_utc
-from edge.evidence import checks, envelope
+from edge.evidence import anchors, checks, envelope
 from edge.evidence.chain import NotCanonical, parse, sha256_hex
 from edge.evidence.envelope import Opened
 from edge.evidence.fault import Fault
@@ -55,14 +55,21 @@ class Manifest(Signed):
     segments: int
     gaps: int
     keep_until: str
+    hw_counter: int | None = None
+    read: str | None = None         # the clock's reading at the opening, as `anchors.opening` has it
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Opening(Signed):
+    """`hw_counter`: what the counter in the machine's security chip said after this opening; None where there is none."""
+
     session: str
     seq: int
     journal_seq: int
     prev: str | None
+    hw_counter: int | None = None
+    read: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,7 @@ class Checkpoint(Signed):
     opened_total: int
     closed_total: int
     last_manifest: str | None
+    hw_counter: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +144,7 @@ _UTC, _HEX64 = checks.UTC, checks.HEX64
 _DEVICE: checks.Shape = {"id": str, "cert_sha256": _HEX64}
 SHAPES: Mapping[str, dict[str, checks.Shape]] = {
     envelope.SESSION_OPEN: {"type": str, "room": str, "device": _DEVICE, "opened_utc": _UTC, "session_seq": int, "session": {"id": str},
-                            "journal": {"seq": int, "head_sha256": _HEX64}, "prev": {}},
+                            "clock": {}, "journal": {"seq": int, "head_sha256": _HEX64}, "prev": {}},
     envelope.DEVICE_CHECKPOINT: {"type": str, "room": str, "device": _DEVICE, "made_utc": _UTC, "prev": {},
                                  "journal": {"seq": int, "head_sha256": _HEX64},
                                  "counters": {"opened_total": int, "closed_total": int}},
@@ -220,21 +228,22 @@ def _take_signed(found: Findings, documents: Documents, name: str, kind: str, op
     common = (name, opened.digest, opened.name, key_of(opened), opened.cert_sha256, says["room"], says[MomentOf[kind]])
     prev = says.get("prev", {})
     if kind == envelope.SESSION_MANIFEST:
-        for fault in (*checks.entries(says), *checks.timeline(says)):
+        for fault in (*checks.entries(says), *checks.timeline(says), *anchors.clock(says), *anchors.incidents(says)):
             found.wrong(Fault(fault.word, f"{says['session']['id']}: {fault}"))
         counters = says["counters"]
         documents.manifests.append(Manifest(
             *common, says["session"]["id"], says["revision"], counters["session_seq"], says["journal"]["last"],
             _text(prev.get("manifest_sha256")), _text(prev.get("receipt_sha256")), says["open"]["open_sha256"],
             says["open"]["open_receipt_sha256"], counters["opened_total"], counters["closed_total"], len(says["segments"]),
-            len(says["gaps"]), says["retention"]["keep_until"]))
+            len(says["gaps"]), says["retention"]["keep_until"], _whole(counters.get("hw_counter")), anchors.opening(says),
+            checks.version_of(says)))
     elif kind == envelope.SESSION_OPEN:
         documents.opens.append(Opening(*common, says["session"]["id"], says["session_seq"], says["journal"]["seq"],
-                                       _text(prev.get("manifest_sha256"))))
+                                       _text(prev.get("manifest_sha256")), _whole(says.get("hw_counter")), anchors.opening(says)))
     elif kind == envelope.DEVICE_CHECKPOINT:
         documents.checkpoints.append(Checkpoint(
             *common, says["journal"]["seq"], says["journal"]["head_sha256"], says["counters"]["opened_total"],
-            says["counters"]["closed_total"], _text(prev.get("manifest_sha256"))))
+            says["counters"]["closed_total"], _text(prev.get("manifest_sha256")), _whole(says["counters"].get("hw_counter"))))
     else:
         documents.rollovers.append(Rollover(*common, says["new_cert_sha256"], says["from_session_seq"]))
 
@@ -249,6 +258,10 @@ def _receipt(name: str, opened: Opened) -> Receipt:
     return Receipt(name, opened.digest, says["digest"], says["kind"], says["device"], says["room_code"], _text(says.get("session_id")),
                    revision if type(revision := says.get("revision")) is int else None, says["verdict"], says["platform_seq"],
                    _text(says.get("prev_receipt")), says["received_utc"])
+
+
+def _whole(value: object) -> int | None:
+    return value if type(value) is int else None
 
 
 def _text(value: object) -> str | None:

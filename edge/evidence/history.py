@@ -148,6 +148,7 @@ def _one_device(found: Findings, gathered: Documents, device: str, told: Told) -
     _chain(found, gathered, manifests, told.since)
     _opens(found, gathered, manifests, opens)
     _checkpoints(found, gathered, device, manifests, opens, told)
+    _hardware(found, gathered, device, manifests, opens)
     _keys(found, gathered, device)
 
 
@@ -213,6 +214,9 @@ def _opens(found: Findings, gathered: Documents, manifests: list[Manifest], open
             found.wrong(f"{each.session} revision {each.revision}: the session-open that it names is not shown", "open")
         elif (opening.session, opening.seq, opening.room) != (each.session, each.seq, each.room):
             found.wrong(f"{each.session} revision {each.revision} names the session-open of another session ({opening.session})", "open")
+        elif each.version > 1 and opening.read != each.read:
+            found.wrong(f"{each.session} revision {each.revision}: the clock's reading at the opening is not the one that was announced",
+                        "clock")
         if each.open_receipt != ABSENT and gathered.receipts and each.open_receipt not in gathered.receipts:
             found.wrong(f"{each.session} revision {each.revision}: the receipt of the session-open that it names is not shown", "open")
 
@@ -231,6 +235,33 @@ def _checkpoints(found: Findings, gathered: Documents, device: str, manifests: l
                         f"shown are {opened} and {closed}", "checkpoint")
         if each.last_manifest is not None and told.since == 1 and each.last_manifest not in known:
             found.wrong(f"the checkpoint of {each.made_utc} names a manifest that is not shown", "checkpoint")
+
+
+def _hardware(found: Findings, gathered: Documents, device: str, manifests: list[Manifest], opens: list[Opening]) -> None:
+    """The counter in the machine's security chip goes up by one with each opening, and never back: a disk that was set back to an older
+    state, and lived on from there, shows as a leap. What one session says of it, its announcement and its list say alike."""
+    said: dict[int, int] = {}
+    both: list[Manifest | Opening] = [*opens, *manifests]
+    for each in both:
+        if each.hw_counter is not None and said.setdefault(each.seq, each.hw_counter) != each.hw_counter:
+            found.wrong(f"{each.name}: the hardware counter of {each.session} is {each.hw_counter} here and {said[each.seq]} elsewhere",
+                        "hw-counter")
+    for (seq, before), (next_seq, after) in pairwise(sorted(said.items())):
+        if after <= before:
+            found.wrong(f"the hardware counter goes back: {before} at session number {seq}, {after} at number {next_seq} of {device}",
+                        "hw-counter")
+        elif after - before > next_seq - seq:
+            found.wrong(f"the hardware counter of {device} counts {after - before - (next_seq - seq)} openings between the sessions number "
+                        f"{seq} and {next_seq} that no document tells of", "hw-counter")
+    for point in sorted((c for c in gathered.checkpoints if c.device == device and c.hw_counter is not None), key=lambda c: c.journal_seq):
+        last = max((said[o.seq] for o in opens if o.journal_seq <= point.journal_seq and o.seq in said), default=None)
+        if last is not None and last != point.hw_counter:
+            found.wrong(f"by the checkpoint of {point.made_utc} the hardware counter stood at {point.hw_counter}; by the sessions shown at "
+                        f"{last}", "hw-counter")
+    numbers = {each.seq for each in both}
+    without = sorted(seq for seq in numbers if said and seq not in said and seq > min(said))
+    for first, last in _runs(without):
+        found.note(f"of session number {first}{f' to {last}' if last != first else ''} of {device} the hardware counter was not read")
 
 
 def _keys(found: Findings, gathered: Documents, device: str) -> None:
@@ -278,6 +309,7 @@ def _against_receipts(found: Findings, gathered: Documents, told: Told) -> None:
     opened = {each.session for each in gathered.opens}
     closed = {each.session for each in gathered.manifests}
     newest = {each.session: each.revision for each in sorted(gathered.manifests, key=lambda m: m.revision)}
+    overtaken = 0
     for receipt in sorted(gathered.receipts.values(), key=lambda r: r.number):
         document = shown.get(receipt.answers)
         if document is not None:
@@ -298,8 +330,20 @@ def _against_receipts(found: Findings, gathered: Documents, told: Told) -> None:
         elif receipt.kind == "session-open" and receipt.session not in closed | told.open:
             found.wrong(f"opened, no manifest: {receipt.session} was announced to the platform at {receipt.received_utc}, and nothing of "
                         "it is here", "opened-no-manifest")
+        elif receipt.kind == "device-checkpoint" and receipt.number < _overtaken(gathered):
+            overtaken += 1
         elif receipt.kind != "session-open":
             found.wrong(f"the platform had a {receipt.kind} at {receipt.received_utc} that is not shown", "missing-vs-receipt")
+
+
+    if overtaken:
+        found.note(f"{overtaken} checkpoints are not shown; a manifest that the platform had after them says all that they said")
+
+
+def _overtaken(gathered: Documents) -> int:
+    """The platform's number of the last manifest shown that it accepted: what came before it is bounded by that one."""
+    manifests = {each.digest for each in gathered.manifests}
+    return max((r.number for r in gathered.receipts.values() if r.answers in manifests and r.verdict == "accepted"), default=0)
 
 
 def _fits(found: Findings, receipt: Receipt, document: Signed, newest: Mapping[str, int]) -> None:
@@ -320,9 +364,15 @@ def _fits(found: Findings, receipt: Receipt, document: Signed, newest: Mapping[s
 
 
 def _receipts_themselves(found: Findings, gathered: Documents) -> None:
-    """Each receipt names the platform's receipt before it: one that was taken away is missed by the next."""
-    ordered = sorted(gathered.receipts.values(), key=lambda r: r.number)
-    for receipt in ordered[1:]:
-        if receipt.prev is not None and receipt.prev not in gathered.receipts:
+    """Each receipt names the platform's receipt before it: one that was taken away is missed by the next.
+
+    Up to the last accepted manifest that is shown that is no fault: receipts of checkpoints are not kept for ever, and what sessions there
+    were until then is bounded by that manifest, its number and the chain of those before it."""
+    ordered, overtaken = sorted(gathered.receipts.values(), key=lambda r: r.number), _overtaken(gathered)
+    missed = [each for each in ordered[1:] if each.prev is not None and each.prev not in gathered.receipts]
+    if any(each.number <= overtaken for each in missed):
+        found.note("some receipts of the platform are not shown (of checkpoints, as a rule); ask the platform for all of them to be sure")
+    for receipt in missed:
+        if receipt.number > overtaken:
             found.wrong(f"a receipt of the platform is missing: number {receipt.number} ({receipt.received_utc}) names one before it "
                         "that is not shown", "receipt-missing")

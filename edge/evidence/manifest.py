@@ -4,8 +4,10 @@ Takes the rows of ONE session in the journal's order (rows of other sessions and
 The same rows give the same bytes, here and at the auditor's (`bundle` builds the manifest again from the exported journal and compares).
 Revision 1 is made of the rows up to Sealed, revision r of those up to SessionAmended(revision=r), its gaps are the GapDeclared of that
 revision; ManifestSigned and receipts that came before are counted as rows and otherwise passed over. The schemas are
-`docs/schemas/manifest.json` and `session-open.json`. Free text (a reason) stands here as its SHA-256 only, and whatever looks like an
-18-character ID number is withheld: no person's number or name leaves the room in a manifest. Called by the room and by `bundle`.
+`docs/schemas/manifest.json` and `session-open.json`. By which rules a session's manifests are made stands in its journal
+(`Sealed.manifest_version`): one that was sealed before version 2 is made again, byte for byte, as it was.
+Free text (a reason) stands here as its SHA-256 only, and whatever looks like an 18-character ID number is withheld: no person's number or
+name leaves the room in a manifest. Called by the room and by `bundle`.
 (More than 400 lines: every part of the one document, in the order of its schema.)
 """
 
@@ -17,10 +19,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from edge.clock import Stamp, iso_utc
+from edge.evidence import incidents
 from edge.evidence.chain import GENESIS, canonical, sha256_hex
 from edge.sessions import events as e
 
-MANIFEST_TYPE = "exam-session-manifest/v1"
+VERSION = 2
+"""Of what is sealed now. Version 1 has no incidents (its list is empty) and no anchors of the clock."""
+MANIFEST_TYPES = {1: "exam-session-manifest/v1", 2: "exam-session-manifest/v2"}
 OPEN_TYPE = "exam-session-open/v1"
 ABSENT = "absent-offline"
 """`open_receipt_sha256` where the platform had not answered when the books were closed."""
@@ -136,11 +141,13 @@ def session_open(rows: Sequence[e.Recorded], room: RoomFacts, prev_manifest: str
         "session": _planned(_fact(_last(upto, e.SessionPlanned), e.SessionPlanned)),
         **_place(room),
         "session_seq": fact.session_seq,
+        **_present(hw_counter=fact.hw_counter),
         "opened_utc": iso_utc(fact.at.utc_us),
         "journal": {"seq": opened.seq, "head_sha256": opened.hash},
         "streams": [{"id": each, "kind": fact.streams[each]} for each in sorted(fact.streams)],
         "roster": _roster(upto, room),
-        "clock": {"require_sync": room.require_sync, "at_open": fact.clock_state},
+        "clock": {"require_sync": room.require_sync, "at_open": fact.clock_state,
+                  **({"anchor": _anchor("open", opened.seq, fact.at, fact.clock)} if fact.clock is not None else {})},
         "preflight": {item: str(light) for item, light in sorted(fact.readings.items())},
         "prev": _present(manifest_sha256=prev_manifest, receipt_sha256=prev_receipt),
     }
@@ -163,18 +170,22 @@ def manifest(rows: Sequence[e.Recorded], room: RoomFacts, revision: int) -> dict
     sealed, last = _fact(sealed_row, e.Sealed), closing.event
     if not isinstance(last, e.Sealed | e.SessionAmended):
         raise ManifestError("the books of this revision were never closed")
+    version = sealed.manifest_version or 1
+    if version not in MANIFEST_TYPES:
+        raise ManifestError(f"the session was sealed by rules of version {version}, which this program does not know")
     segments = _segments(upto)
     gaps = _gaps(upto, revision)
     ended = _fact(_last(books, e.ExamEnded), e.ExamEnded)
     document: dict[str, Any] = {
-        "type": MANIFEST_TYPE,
+        "type": MANIFEST_TYPES[version],
         "revision": revision,
         **(_present(amends=last.amends, amend_reason_sha256=_hashed(last.reason)) if isinstance(last, e.SessionAmended) else {}),
         "made_utc": iso_utc(last.at.utc_us),
-        "session": {**_planned(plan), **_times(books, opened, ended, ordered, sealed)},
+        "session": {**_planned(plan), **_times(books, opened, ended, ordered, sealed),
+                    **({"close_reason": _close_reason(opened, ended, ordered)} if version > 1 else {})},
         **_place(room),
         "counters": {"session_seq": opened.session_seq, "opened_total": sealed.opened_total, "closed_total": sealed.closed_total,
-                     "hw_counter_kind": "none"},
+                     **_hw_counter(opened)},
         "prev": _present(manifest_sha256=last.prev_manifest, receipt_sha256=last.prev_receipt),
         "open": {"open_sha256": _fact(_last(books, e.OpenSigned), e.OpenSigned).digest, "open_receipt_sha256": last.open_receipt or ABSENT},
         "journal": _journal(upto),
@@ -182,17 +193,17 @@ def manifest(rows: Sequence[e.Recorded], room: RoomFacts, revision: int) -> dict
         "outcome": ended.outcome,
         "roster": _roster(books, room),
         "attendance": _attendance(upto),
-        "identity_checks": _identity_checks(books),
+        "identity_checks": _identity_checks(books, version),
         "staff": [{"staff_id": fact.staff_id, "role": fact.role, **_when(seq, fact)} for seq, fact in _all(books, e.StaffPresent)],
         "signers": [{"staff_id": by, "role": plan.staff.get(by, "unknown"), "at": iso_utc(ordered.at.utc_us),
                      "statement": ordered.statement} for by in (ordered.by, ordered.second)],
         "preflight": _preflight(books, opened),
-        "incidents": [],
+        "incidents": incidents.of(upto, revision) if version > 1 else [],
         "streams": _streams(opened, segments),
         "segments": segments,
         "gaps": gaps,
         **_present(impairments=_impairments(upto) or None),
-        "clock": _clock(upto, room, opened, segments),
+        "clock": _clock(upto, room, opened, segments, version),
         "totals": _totals(opened, segments, gaps),
         "retention": {"policy": sealed.retention_policy, "keep_until": sealed.keep_until, "basis": sealed.retention_basis},
     }
@@ -309,14 +320,23 @@ def _go_on(entry: dict[str, Any], seq: int, fact: e.Event) -> None:
             entry["doubt"] |= {"outcome": fact.outcome, "by": fact.by, **_present(reason_sha256=_hashed(fact.reason))}
 
 
-def _identity_checks(books: list[e.Recorded]) -> list[dict[str, Any]]:
+def _close_reason(opened: e.CheckinOpened, ended: e.ExamEnded, ordered: e.SealOrdered) -> str:
+    """`operator`: people broke it off; `recovered`: the machine was restarted between opening and close; else `normal`."""
+    if ended.outcome != "completed":
+        return "operator"
+    return "recovered" if opened.at.boot_id != ordered.at.boot_id else "normal"
+
+
+def _identity_checks(books: list[e.Recorded], version: int) -> list[dict[str, Any]]:
+    """Every verdict at the door; since version 2 with the seat, who let in by hand, and the digest of the picture taken at the door."""
     found: list[dict[str, Any]] = []
     for row in books:
         fact = row.event
         if isinstance(fact, e.CandidateAdmitted):
+            more = _present(seat=fact.seat, by=fact.by, evidence_sha256=fact.photo_sha256) if version > 1 else {}
             found.append({"result": "pass", **_present(candidate_id=fact.candidate_id, subject=fact.subject, method=fact.method,
                                                        code=fact.exception),
-                          **_when(row.seq, fact)})
+                          **more, **_when(row.seq, fact)})
         elif isinstance(fact, e.AdmissionRefused):
             found.append({"result": "refused", **_present(code=fact.code, candidate_id=fact.candidate_id, subject=fact.subject),
                           **_when(row.seq, fact)})
@@ -400,13 +420,44 @@ def _impairments(rows: list[e.Recorded]) -> list[dict[str, Any]]:
     return found
 
 
-def _clock(rows: list[e.Recorded], room: RoomFacts, opened: e.CheckinOpened, segments: list[dict[str, Any]]) -> dict[str, Any]:
+def _hw_counter(opened: e.CheckinOpened) -> dict[str, Any]:
+    """What the counter in the machine's security chip says after this opening; "none" where there is no such counter."""
+    return {"hw_counter_kind": "none"} if opened.hw_counter is None else {"hw_counter": opened.hw_counter, "hw_counter_kind": "tpm2-nv"}
+
+
+def _clock(rows: list[e.Recorded], room: RoomFacts, opened: e.CheckinOpened, segments: list[dict[str, Any]],
+           version: int) -> dict[str, Any]:
     states: dict[str, int] = {}
     for entry in segments:
         states[entry["clock_state"]] = states.get(entry["clock_state"], 0) + 1
     steps = [{"at": iso_utc(fact.at.utc_us), "boot_us": fact.at.boot_us, "boot_id": fact.at.boot_id, "delta_us": fact.delta_us,
               "journal_seq": seq} for seq, fact in _all(rows, e.ClockStepped)]
-    return {"require_sync": room.require_sync, "at_open": opened.clock_state, "states": states, "steps": steps}
+    return {"require_sync": room.require_sync, "at_open": opened.clock_state, "states": states, "steps": steps,
+            **({"anchors": _anchors(rows)} if version > 1 else {})}
+
+
+def _anchors(rows: list[e.Recorded]) -> list[dict[str, Any]]:
+    """Every point at which wall clock and boot clock were read together, in the order of the journal: opening, every ten minutes, close,
+    seal. A room program of before readings were kept leaves them out."""
+    found = []
+    for row in rows:
+        match row.event:
+            case e.CheckinOpened(clock=dict() as read) as fact:
+                found.append(_anchor("open", row.seq, fact.at, read))
+            case e.ClockRead() as fact:
+                found.append(_anchor("checkpoint", row.seq, fact.at, fact.clock))
+            case e.SealOrdered(clock=dict() as read) as fact:
+                found.append(_anchor("close", row.seq, fact.at, read))
+            case e.Sealed(clock=dict() as read) as fact:
+                found.append(_anchor("seal", row.seq, fact.at, read))
+            case _:
+                pass
+    return found
+
+
+def _anchor(what: str, seq: int, at: Stamp, read: dict[str, Any]) -> dict[str, Any]:
+    return {"what": what, **_moment(at), **_present(**{key: read.get(key) for key in ("state", "source", "max_error_us", "offset_us")}),
+            "journal_seq": seq}
 
 
 def _totals(opened: e.CheckinOpened, segments: list[dict[str, Any]], gaps: list[dict[str, Any]]) -> dict[str, Any]:

@@ -45,6 +45,16 @@ FINDINGS: dict[str, dict[Language, str]] = {
     "times": {
         "zh-CN": "录像的时间记载自相矛盾（时长或时钟），该段录像的时间不可采信。",
         "en": "The times of a recording contradict each other (length or clock). Its time cannot be relied on."},
+    "clock": {
+        "zh-CN": "时钟记载不能相互印证：墙上时钟被拨动而未声明，或某段录像被安上了别的时间。",
+        "en": "The clock's readings do not bear each other out: the wall clock was moved without a word, or footage got another time."},
+    "incidents": {
+        "zh-CN": "清单的异常事件与其余记载不一致：有事件被略去，或违纪未经两人签字即封存。",
+        "en": "The list's incidents are not what the rest of it tells: one was left out, or a breach lacks its two signatures."},
+    "hw-counter": {
+        "zh-CN": "硬件计数器与所示场次不符：磁盘曾被恢复到旧状态，或有开场被抹去。请向平台索取全部回执并查问。",
+        "en": "The hardware counter does not fit the sessions shown: the disk was set back to an older state, or an opening was wiped. Ask "
+              "the platform for all receipts, and the site what happened."},
     "signature": {
         "zh-CN": "文件与其电子签名不符：文件或签名被改动过。",
         "en": "A document and its signature do not belong together: one of them was changed."},

@@ -23,7 +23,8 @@ INCIDENTS = ("时间 Time", "日志序号 Journal", "事件 Fact", "对象 Of", 
 
 _TOLD: tuple[type[e.Event], ...] = (
     e.WaiverGranted, e.AdmissionRefused, e.CandidateAdmitted, e.SeatAssigned, e.CandidateLeft, e.CandidateReturned, e.IdentityDoubted,
-    e.DoubtSettled, e.AttendanceCorrected, e.ClockStepped, e.StreamImpaired, e.StreamRestored, e.GapDeclared, e.ExamEnded, e.SessionAmended)
+    e.DoubtSettled, e.AttendanceCorrected, e.ClockStepped, e.StreamImpaired, e.StreamRestored, e.GapDeclared, e.ExamEnded, e.SessionAmended,
+    e.IncidentReported, e.IncidentSettled, e.StreamLost, e.StreamBack, e.ReaderLost, e.ReaderBack, e.ExamStarted, e.RosterAccepted)
 """Facts that somebody who judges the session wants to see; an ordinary admission is none of them."""
 
 Row = tuple[str, ...]
@@ -70,7 +71,8 @@ def _incidents(rows: Sequence[e.Recorded], people: Mapping[str, Listed], full: b
     for row in rows:
         fact = row.event
         ordinary = (isinstance(fact, e.CandidateAdmitted) and fact.exception is None and fact.method != "manual") or (
-            isinstance(fact, e.ExamEnded) and fact.outcome == "completed" and fact.reason is None)
+            isinstance(fact, e.ExamEnded) and fact.outcome == "completed" and fact.reason is None) or (
+            isinstance(fact, e.ExamStarted) and fact.reason is None) or (isinstance(fact, e.RosterAccepted) and fact.source != "import")
         if not isinstance(fact, _TOLD) or ordinary:
             continue
         body = e.encode(fact)
@@ -78,7 +80,7 @@ def _incidents(rows: Sequence[e.Recorded], people: Mapping[str, Listed], full: b
         of = (_shown(people.get(who), full)[0] or who) if who else body.get("stream", body.get("item", ""))
         code = next((str(body[key]) for key in ("code", "exception", "rule", "result", "outcome") if key in body), "")
         by = ", ".join(str(body[key]) for key in ("by", "second") if key in body)
-        reason = str(body.get("reason", ""))
+        reason = str(body.get("detail", body.get("reason", "")))
         yield (_local(fact.at.utc_us), str(row.seq), fact.kind, str(of), code, by, _detail(fact, reason if full else _hide(reason, people)))
 
 
@@ -96,6 +98,10 @@ def _detail(fact: e.Event, reason: str) -> str:
             return f"{_local(fact.from_utc_us)} – {_local(fact.to_utc_us)}, {fact.dur_us / US:.1f} s, {reason}"
         case e.ClockStepped():
             return f"{fact.delta_us / US:+.3f} s"
+        case e.IncidentReported():
+            return f"{fact.number}: {_local(fact.happened_utc_us)}, {reason}"
+        case e.IncidentSettled():
+            return f"{fact.number}: {fact.informed or reason}"
         case e.SeatAssigned():
             return f"{fact.before or '–'} → {fact.seat} {reason}"
         case _:

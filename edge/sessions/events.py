@@ -275,7 +275,8 @@ class SessionCancelled(Event):
 class CheckinOpened(Event):
     """The doors open; the session's interval begins. `streams`: what was expected to record, id -> kind.
 
-    `readings`: each preflight item and its verdict (green, amber, red) at this moment; `clock_state` as in a sidecar.
+    `readings`: each preflight item and its verdict (green, amber, red) at this moment; `clock_state` as in a sidecar; `clock` as in
+    ClockRead; `hw_counter`: what the hardware counter says after this opening, where there is one.
     """
 
     by: str
@@ -283,6 +284,8 @@ class CheckinOpened(Event):
     streams: dict[str, str]
     readings: dict[str, str]
     clock_state: str
+    clock: dict[str, str | int] | None = None
+    hw_counter: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -448,6 +451,7 @@ class SealOrdered(Event):
     second: str
     statement: str                  # the wording that was signed, as a key of the texts
     absent: tuple[str, ...]         # candidate ids confirmed absent
+    clock: dict[str, str | int] | None = None    # as in ClockRead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -501,6 +505,8 @@ class Sealed(Event):
     open_receipt: str | None = None     # SHA-256 of the receipt's payload; None: absent-offline
     prev_manifest: str | None = None    # the room's manifest before this one
     prev_receipt: str | None = None
+    clock: dict[str, str | int] | None = None        # as in ClockRead
+    manifest_version: int | None = None # by which rules its manifests are made; None: the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -768,6 +774,74 @@ class SpaceBack(Event):
     """There is room again."""
 
     free_bytes: int
+
+
+# ---- incidents, the clock, the hardware counter -----------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentReported(Event):
+    """A member of staff records that something happened: a breach of the rules, a technical fault, somebody taken ill.
+
+    `number` counts the session's incidents from 1; `code`: sessions.incidents.CODES; `happened_utc_us`: when, by the one who reports it.
+    """
+
+    number: int
+    code: str
+    by: str
+    detail: str                     # in the reporter's words
+    happened_utc_us: int
+    candidate_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentSettled(Event):
+    """What became of an incident. `outcome`: confirmed (two members of staff signed), dismissed (the chief's word that it was none).
+
+    `informed`: what the candidate whom it is about said to it: signed, refused (to sign), absent. Given where it is about somebody.
+    """
+
+    number: int
+    outcome: str
+    by: str
+    second: str | None = None       # of a confirmed one
+    informed: str | None = None
+    reason: str | None = None       # of a dismissed one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockRead(Event):
+    """The clock during a session, every ten minutes: one more point at which wall clock and boot clock are tied together."""
+
+    clock: dict[str, str | int]          # state, source, max_error_us, offset_us where the source tells it (clock minus its reference)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointsLetGo(Event):
+    """Checkpoints and their receipts are kept no longer: a manifest that was signed after them is receipted, and says all that they said.
+
+    `journal_seq`: as in CheckpointSigned, of the last of them; all before it are gone as well. `manifest`: the id of that manifest.
+    """
+
+    documents: int
+    journal_seq: int
+    manifest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CounterLost(Event):
+    """The hardware counter does not say what the journal says, or nothing. `reason`: ahead (the disk was set back to an older state),
+    behind (the chip was cleared or changed), program-missing, no-answer, not-there."""
+
+    reason: str
+    recorded: int                   # what it should be
+    read: int | None = None         # what it is, where it answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CounterBack(Event):
+    """The hardware counter answers again, and says what the journal says."""
+
+    read: int
 
 
 KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__subclasses__()}

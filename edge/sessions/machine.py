@@ -19,7 +19,7 @@ from typing import Any
 
 from edge.clock import Stamp
 from edge.sessions import events as e
-from edge.sessions import policy
+from edge.sessions import incidents, policy
 from edge.sessions.roster import Code
 
 
@@ -41,13 +41,16 @@ LIVE = frozenset({State.CHECKIN, State.RUNNING, State.CLOSING, State.SEALING})
 
 _ANSWERS: dict[type[e.Event], State | None] = {e.OpenSigned: None, e.ReceiptVerified: None, e.ReceiptRefused: None}
 _LOOKED_AT: dict[type[e.Event], State | None] = {e.FootageViewed: None, e.ExportBegun: None, e.SessionExported: None}
-_BOX: dict[type[e.Event], State | None] = {e.ClockStepped: None, e.StreamImpaired: None, e.StreamRestored: None, e.PlaybackProbed: None}
+_BOX: dict[type[e.Event], State | None] = {
+    e.ClockStepped: None, e.ClockRead: None, e.StreamImpaired: None, e.StreamRestored: None, e.PlaybackProbed: None,
+    e.StreamLost: None, e.StreamBack: None, e.ReaderLost: None, e.ReaderBack: None}
 """Facts of the box that stand among those of the live session, if there is one."""
 
 _ARCHIVED: dict[type[e.Event], State | None] = {e.SessionArchived: None, e.ArchiveMismatch: None}
 _KEEPING: dict[type[e.Event], State | None] = {e.HoldPlaced: None, e.HoldReleased: None, e.RetentionLengthened: None,
                                                e.FootageDisposed: None, e.DispositionSigned: None}
 _DOUBTS: dict[type[e.Event], State | None] = {e.FaceCompared: None, e.IdentityDoubted: None, e.DoubtSigned: None, e.DoubtSettled: None}
+_INCIDENTS: dict[type[e.Event], State | None] = {e.IncidentReported: None, e.IncidentSettled: None}
 _ATTENDANCE: dict[type[e.Event], State | None] = {e.SeatAssigned: None, e.AttendanceCorrected: None, **_DOUBTS}
 
 TABLE: Mapping[State, Mapping[type[e.Event], State | None]] = {
@@ -63,18 +66,21 @@ TABLE: Mapping[State, Mapping[type[e.Event], State | None]] = {
     },
     State.CHECKIN: {
         e.StaffPresent: None, e.CandidateAdmitted: None, e.AdmissionRefused: None, e.SegmentStored: None,
-        e.ExamStarted: State.RUNNING, e.ExamEnded: State.CLOSING, **_ATTENDANCE, **_ANSWERS, **_LOOKED_AT, **_BOX,
+        e.ExamStarted: State.RUNNING, e.ExamEnded: State.CLOSING, **_ATTENDANCE, **_INCIDENTS, **_ANSWERS,
+        **_LOOKED_AT, **_BOX,
     },
     State.RUNNING: {
         e.StaffPresent: None, e.CandidateAdmitted: None, e.AdmissionRefused: None, e.SegmentStored: None,
-        e.CandidateLeft: None, e.CandidateReturned: None, e.ExamEnded: State.CLOSING, **_ATTENDANCE, **_ANSWERS, **_LOOKED_AT, **_BOX,
+        e.CandidateLeft: None, e.CandidateReturned: None, e.ExamEnded: State.CLOSING, **_ATTENDANCE, **_INCIDENTS, **_ANSWERS,
+        **_LOOKED_AT, **_BOX,
     },
     State.CLOSING: {
         e.StaffPresent: None, e.AdmissionRefused: None, e.SegmentStored: None,
-        e.SealOrdered: State.SEALING, e.CandidateLeft: None, e.AttendanceCorrected: None, **_DOUBTS, **_ANSWERS, **_LOOKED_AT, **_BOX,
+        e.SealOrdered: State.SEALING, e.CandidateLeft: None, e.AttendanceCorrected: None, **_DOUBTS, **_INCIDENTS, **_ANSWERS,
+        **_LOOKED_AT, **_BOX,
     },
     State.SEALING: {
-        e.SegmentStored: None, e.GapDeclared: None, e.Sealed: State.SEALED, **_ANSWERS, **_LOOKED_AT, **_BOX,
+        e.SegmentStored: None, e.GapDeclared: None, e.HoldPlaced: None, e.Sealed: State.SEALED, **_ANSWERS, **_LOOKED_AT, **_BOX,
     },
     State.SEALED: {
         e.SegmentStored: None, e.GapDeclared: None, e.SessionAmended: None, e.ManifestSigned: None, e.AttendanceCorrected: None,
@@ -122,6 +128,23 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that happened, and what became of it (None: it waits for signatures, if it needs any)."""
+
+    fact: e.IncidentReported
+    settled: e.IncidentSettled | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether two must still sign, or the chief dismiss it, before the session can be sealed."""
+        return self.settled is None and incidents.needs_two(self.fact.code)
+
+    @property
+    def stands(self) -> bool:
+        return self.settled is None or self.settled.outcome != "dismissed"
+
+
+@dataclass(frozen=True, slots=True)
 class Revision:
     """A manifest revision and what the platform said of it."""
 
@@ -158,6 +181,8 @@ class Session:
     turned_away: Mapping[str, str] = field(default_factory=dict)    # candidate_id -> the last code; whoever came in later is not here
     seats: Mapping[str, str] = field(default_factory=dict)           # candidate_id -> the seat given in place of the list's
     corrections: tuple[e.AttendanceCorrected, ...] = ()
+    incidents: tuple[Incident, ...] = ()    # by number
+    clock_read: Stamp | None = None         # when the clock was last read into the journal since the opening
     late_corrections: int = 0               # made since the last revision's books were closed
     revisions: tuple[Revision, ...] = ()
     late_segments: int = 0                  # stored since the last revision's books were closed
@@ -179,6 +204,11 @@ class Session:
     @property
     def proctors_present(self) -> int:
         return sum(role == "proctor" for role in self.present.values())
+
+    @property
+    def open_incidents(self) -> tuple[Incident, ...]:
+        """What still wants its signatures."""
+        return tuple(each for each in self.incidents if each.open)
 
     @property
     def open_doubts(self) -> tuple[Admission, ...]:
@@ -221,6 +251,8 @@ class RoomState:
     key_replaced: e.KeyReplaced | None = None               # the last change of key that no key-rollover tells of
     certificate: e.CertificateExpiring | None = None        # the last warning about the certificate in force
     signer_lost: e.SignerLost | None = None
+    hw_counter: int | None = None                           # what the hardware counter should say; None: no session was opened with one
+    counter_lost: e.CounterLost | None = None
 
 
 def step(state: RoomState, event: e.Event) -> RoomState:
@@ -278,6 +310,8 @@ def _contradiction(state: RoomState, session: Session, event: e.Event) -> str | 
                 return "no-roster"
             if event.session_seq != state.opened_total + 1:
                 return "wrong-session-seq"
+            if event.hw_counter is not None and event.hw_counter <= (state.hw_counter or 0):
+                return "wrong-hw-counter"
         case e.StaffPresent() if session.plan.staff.get(event.staff_id) != event.role:
             return "not-planned-for-this-session"
         case e.CandidateAdmitted():
@@ -289,6 +323,8 @@ def _contradiction(state: RoomState, session: Session, event: e.Event) -> str | 
             return _attendance_conflict(session, event)
         case e.FaceCompared() if event.candidate_id not in session.admitted:
             return "not-in"
+        case e.IncidentReported() | e.IncidentSettled():
+            return _incident_conflict(session, event)
         case e.HoldPlaced() | e.HoldReleased() | e.RetentionLengthened() | e.FootageDisposed() | e.DispositionSigned():
             return _keeping_conflict(session, event)
         case e.Sealed() if event.revision != 1:
@@ -394,6 +430,24 @@ def _doubt_conflict(session: Session, doubt: Doubt | None, event: e.DoubtSigned 
     return "two-must-sign" if event.outcome == "cleared" and len(doubt.signed) < 2 else None
 
 
+def _incident_conflict(session: Session, event: e.IncidentReported | e.IncidentSettled) -> str | None:
+    """Numbers run from 1; two sign and say what the candidate said to it, or the chief dismisses it with a reason: once."""
+    if session.plan.staff.get(event.by) not in ("chief", "proctor"):
+        return "not-planned-for-this-session"
+    if isinstance(event, e.IncidentReported):
+        return "wrong-incident" if event.number != len(session.incidents) + 1 or event.code not in incidents.CODES else None
+    if not 1 <= event.number <= len(session.incidents):
+        return "no-such-incident"
+    incident = session.incidents[event.number - 1]
+    if incident.settled is not None:
+        return "incident-settled"
+    if event.outcome == "dismissed":
+        return "chief-only" if session.plan.staff.get(event.by) != "chief" else None if event.reason else "reason-needed"
+    if session.plan.staff.get(event.second or "") not in ("chief", "proctor") or event.second == event.by:
+        return "two-must-sign-incident"
+    return "candidate-not-told" if incident.fact.candidate_id and event.informed not in incidents.INFORMED else None
+
+
 def _apply(session: Session, event: e.Event) -> Session:
     match event:
         case e.SessionPlanned():            # whoever is no longer planned, or in another role, has to sign in anew
@@ -423,6 +477,8 @@ def _apply(session: Session, event: e.Event) -> Session:
             return replace(session, refusals=session.refusals + 1, turned_away={**session.turned_away, **known})
         case e.FaceCompared():
             return replace(session, faces={**session.faces, event.candidate_id: event})
+        case e.ClockRead() | e.IncidentReported() | e.IncidentSettled():
+            return _noted(session, event)
         case e.ExamStarted():
             return replace(session, started=event)
         case e.ExamEnded():
@@ -431,6 +487,17 @@ def _apply(session: Session, event: e.Event) -> Session:
             return replace(session, seal_order=event)
         case _:
             return _apply_books(session, event)
+
+
+def _noted(session: Session, event: e.ClockRead | e.IncidentReported | e.IncidentSettled) -> Session:
+    match event:
+        case e.ClockRead():
+            return replace(session, clock_read=event.at)
+        case e.IncidentReported():
+            return replace(session, incidents=(*session.incidents, Incident(event)))
+        case e.IncidentSettled():
+            return replace(session, incidents=tuple(replace(each, settled=event) if each.fact.number == event.number else each
+                                                    for each in session.incidents))
 
 
 def _seated(session: Session, admission: Admission) -> Session:
@@ -524,8 +591,9 @@ def _room_totals(state: RoomState, session: Session, event: e.Event) -> RoomStat
     state = _witnessed(replace(state, live=live), event)
     match event:
         case e.CheckinOpened():
-            return replace(state, opened_total=state.opened_total + 1)
-        case e.ClockStepped() | e.StreamImpaired() | e.StreamRestored() | e.PlaybackProbed():
+            counter = state.hw_counter if event.hw_counter is None else event.hw_counter
+            return replace(state, opened_total=state.opened_total + 1, hw_counter=counter)
+        case _ if type(event) in _BOX:
             return _device_fact(state, event)
         case e.Sealed():
             return replace(state, closed_total=state.closed_total + 1)
@@ -589,8 +657,10 @@ def _device_fact(state: RoomState, event: e.Event) -> RoomState:
         case (e.AdmissionRefused() | e.IdleFootageExpired() | e.CheckpointSigned() | e.ReceiptVerified(answers="device-checkpoint")
               | e.ReceiptRefused(answers="device-checkpoint")):
             return state
-        case e.SegmentDamaged() | e.SegmentSound() | e.JournalResumed():
+        case e.SegmentDamaged() | e.SegmentSound() | e.JournalResumed() | e.ClockRead() | e.CheckpointsLetGo():
             return state
+        case e.CounterLost() | e.CounterBack():
+            return replace(state, counter_lost=event if isinstance(event, e.CounterLost) else None)
         case e.DisposalHalted() | e.DisposalResumed():
             return replace(state, disposal_halted=event if isinstance(event, e.DisposalHalted) else None)
         case e.DisposalApproved():

@@ -47,7 +47,7 @@ class OpenFacts(_Part):
 class ManifestFacts(_Part):
     """What the platform looks at in a manifest."""
 
-    type: Literal["exam-session-manifest/v1"]
+    type: Literal["exam-session-manifest/v1", "exam-session-manifest/v2"]
     revision: int
     amends: str = ""
     session: _Session

@@ -26,7 +26,7 @@ STEPPED_OVER = "kind NOT IN ('SegmentStored','GapDeclared','FootageViewed','Sess
 """As the index event_folded has it, word for word: SQLite uses a partial index only then."""
 
 NOT_FOLDED = ("SegmentStored", "GapDeclared", "FootageViewed", "ExportBegun", "SessionExported", "IdleFootageExpired", "CheckpointSigned",
-              "SessionArchived", "ArchiveMismatch")
+              "SessionArchived", "ArchiveMismatch", "CheckpointsLetGo")
 """Facts that the room's state does not need at start: most of the journal. Late segments are counted by `load`."""
 
 
@@ -132,6 +132,19 @@ class Delivered:
 
     def write(self, connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
         connection.execute("UPDATE outbox SET state = 'done' WHERE digest = ?", (self.digest,))
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Signed objects that are kept no longer, by their digests; their answers and outbox lines go with them."""
+
+    digests: Sequence[str]
+
+    def write(self, connection: sqlite3.Connection, seq: int, event: e.Event) -> None:
+        each = [(digest,) for digest in self.digests]
+        connection.executemany("DELETE FROM outbox WHERE digest = ?", each)
+        connection.executemany("DELETE FROM envelope WHERE kind = 'receipt' AND answers = ? AND session IS NULL", each)
+        connection.executemany("DELETE FROM envelope WHERE digest = ?", each)
 
 
 class Journal:

@@ -68,6 +68,10 @@ class Outbox:
         self._due[item_id] = due
         await self._database.write(lambda c: _set(c, item_id, "attempts = attempts + 1, last_error = ?", error))
 
+    def defer(self, item_id: int, due: Stamp) -> None:
+        """Not before `due`: no attempt was made."""
+        self._due[item_id] = due
+
     async def park(self, item_id: int, error: str) -> None:
         """The platform refused it for good: kept, shown, not sent again by itself."""
         await self._database.write(lambda c: _set(c, item_id, "state = 'parked', attempts = attempts + 1, last_error = ?", error))
@@ -82,6 +86,14 @@ class Outbox:
         """Whether anything of this kind is in this state."""
         with self._database.read() as connection:
             return connection.execute("SELECT 1 FROM outbox WHERE kind = ? AND state = ? LIMIT 1", (kind, state)).fetchone() is not None
+
+    def delivered_before(self, kind: str, digest: str, most: int) -> list[tuple[str, bytes]]:
+        """(digest, body) of at most `most` items of `kind` that were delivered and queued before the item `digest`, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT o.digest, v.body FROM outbox o JOIN envelope v ON v.digest = o.digest WHERE o.kind = ? AND o.state = 'done' "
+                "AND o.id < (SELECT id FROM outbox WHERE digest = ?) ORDER BY o.id LIMIT ?", (kind, digest, most)).fetchall()
+        return [(str(row["digest"]), bytes(row["body"])) for row in rows]
 
     def backlog(self) -> Backlog:
         with self._database.read() as connection:

@@ -9,6 +9,9 @@ Runs as one task of the room. What it does with a failure follows evidence rules
 - not let in (401, 403, TLS): slowly again;
 - refused (409, 412, 422, 400, 413, other 4xx), or unreadable in our own store: parked with the reason, kept, never in the way;
 - an answer that proves nothing (`on_receipt` said False): as an unusable answer.
+
+A whole province seals at the same minute, so what is made then (manifests, disposition records) waits for its first try a random time
+within `spread_s`; an announcement never does: it must be held before the first candidate is in.
 """
 
 from __future__ import annotations
@@ -33,6 +36,9 @@ SESSION_MANIFEST = "session-manifest"
 SESSION_DISPOSITION = "session-disposition"
 KEY_ROLLOVER = "key-rollover"
 DEVICE_CHECKPOINT = "device-checkpoint"
+
+_SPREAD = (SESSION_MANIFEST, SESSION_DISPOSITION)
+"""What all rooms make at the same minute."""
 
 _BASE_S = 1.0
 _ANSWERED_REST_S = 30.0
@@ -75,16 +81,21 @@ class OutboxPort(Protocol[ItemT_co]):
     async def put_back(self, item_id: int, due: Stamp, error: str) -> None:
         """Not before `due` again (by the boot clock; a restart may forget it); one attempt more; `error` for the page."""
 
+    def defer(self, item_id: int, due: Stamp) -> None:
+        """Not before `due`; that is no attempt. A restart may forget it."""
+
     async def park(self, item_id: int, error: str) -> None:
         """Keep it, never give it out by itself again, and show it to people with its `error`."""
 
 
 class Courier(Generic[ItemT]):
-    """One worker, one item at a time. `cap_s`: longest wait between two attempts; `poll_s`: how often it looks without being nudged."""
+    """One worker, one item at a time. `cap_s`: longest wait between two attempts; `poll_s`: how often it looks without being nudged;
+    `spread_s`: within which a manifest's first try is put off, at random."""
 
     def __init__(self, client: PlatformClient, outbox: OutboxPort[ItemT], link: Link,
                  on_receipt: Callable[[ItemT, bytes], Awaitable[bool]], clock: Clock, rng: random.Random,
-                 *, cap_s: float = 900.0, poll_s: float = 1.0) -> None:
+                 *, cap_s: float = 900.0, poll_s: float = 1.0,
+                 spread_s: float = 0.0) -> None:
         """`on_receipt` takes an item and its receipt's envelope, unverified. True: it proves something and is in the journal;
         False: it proves nothing, and the item is still owed.
         """
@@ -96,6 +107,8 @@ class Courier(Generic[ItemT]):
         self._rng = rng
         self._cap_s = cap_s
         self._poll_s = poll_s
+        self._spread_s = spread_s
+        self._spread: set[int] = set()          # items whose first try was put off already
         self._woken = asyncio.Event()
         self._failures = 0                      # in a row, of the line
         self._rest_until: Stamp | None = None
@@ -123,6 +136,10 @@ class Courier(Generic[ItemT]):
         item = await self._outbox.next_due(now)
         if item is None:
             return self._poll_s
+        if self._spread_s and item.kind in _SPREAD and item.attempts == 0 and item.id not in self._spread:
+            self._spread.add(item.id)
+            self._outbox.defer(item.id, now.plus(round(self._rng.uniform(0, self._spread_s) * US)))
+            return 0.0
         await self._deliver(item)
         return 0.0
 
@@ -172,6 +189,7 @@ class Courier(Generic[ItemT]):
             await self._retry(item, self._wait(item.attempts), "stored by the platform and not yet checked")
             return
         self._undecided.discard(item.id)
+        self._spread.discard(item.id)
         if await self._on_receipt(item, envelope):
             await self._outbox.done(item.id)
             log.info("delivered kind=%s session=%s revision=%s attempts=%d", item.kind, item.session, item.revision or "-",

@@ -77,6 +77,10 @@ RULES: Mapping[tuple[str, str], frozenset[str]] = {
     ("POST", "/s/{session_id}/left"): _ROOM,
     ("POST", "/s/{session_id}/returned"): _ROOM,
     ("POST", "/s/{session_id}/correct"): frozenset({CHIEF}),
+    ("GET", "/s/{session_id}/incidents"): _ROOM,
+    ("POST", "/s/{session_id}/incident"): _ROOM,
+    ("POST", "/s/{session_id}/confirm-incident"): _ROOM,            # by PIN of both who sign
+    ("POST", "/s/{session_id}/dismiss-incident"): frozenset({CHIEF}),
     ("GET", "/s/{session_id}/run"): _ROOM,
     ("POST", "/s/{session_id}/end"): frozenset({CHIEF}),
     ("GET", "/s/{session_id}/abort"): frozenset({CHIEF}),

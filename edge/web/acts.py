@@ -24,6 +24,8 @@ STATUS: Final = {"unknown-session": 404, "chief-only": 403, "not-planned-for-thi
                  "reason-needed": 422, "hold-two-seconds": 422, "second-person-and-reason": 422, "room-not-empty": 422,
                  "absences-unconfirmed": 422, "exits-unconfirmed": 422, "second-person-searches": 422, "not-a-number": 422,
                  "no-file": 422, "import-faulty": 422, "exception-needed": 422, "pin-needed": 422, "seat-unfit": 422,
+                 "incident-code": 422, "incident-time": 422, "no-such-incident": 404, "two-must-sign-incident": 422,
+                 "candidate-not-told": 422,
                  "auditor-only": 403, "not-later": 422, "no-such-hold": 404,
                  "nobody-found": 404, "several-found": 422, "unknown-candidate": 404}
 """HTTP status of a refusal; every other is a conflict with how things stand (409)."""

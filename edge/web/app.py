@@ -25,6 +25,7 @@ from edge.web import (
     download,
     exceptions,
     imports,
+    incidents,
     keeping,
     live,
     media,
@@ -69,7 +70,7 @@ def build_web(room: Room, desk: Desk) -> FastAPI:
 
     app.get("/static/{name:path}")(static)
     for part in (access, proctor, acts, auditor, dossier, displays, media, live, news, search, sheets, classroom, imports, exceptions,
-                 download, keeping):
+                 incidents, download, keeping):
         part.add_routes(app)
     return app
 

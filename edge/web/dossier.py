@@ -55,13 +55,16 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One thing that was special: when, the key of its word (`note.<key>`), who is meant, who did it, why."""
+    """One thing that was special: when, the key of its word (`note.<key>`), who is meant, who did it, why; of an incident its code, of a
+    signed one what the candidate did when told."""
 
     at_us: int
     key: str
     whom: str = ""
     by: tuple[str, ...] = ()
     reason: str = ""
+    code: str = ""
+    informed: str = ""
 
 
 # ---- what stands in it ----------------------------------------------------------------------------------------------------
@@ -75,7 +78,7 @@ def notes(web: Web, session: Session) -> list[Note]:
 def _note(web: Web, fact: e.Event, names: Mapping[str, str]) -> Iterator[Note]:
     by = tuple(web.room.staff.name(who) for who in (getattr(fact, "by", None) or getattr(fact, "staff_id", None),
                                                     getattr(fact, "second", None)) if who)
-    reason, key = attendance.safe(getattr(fact, "reason", None) or ""), fact.kind
+    reason, key = attendance.safe(getattr(fact, "reason", None) or getattr(fact, "detail", None) or ""), fact.kind
     whom = names.get(getattr(fact, "candidate_id", None) or "", "")
     match fact:
         case e.CandidateAdmitted(exception=None) | e.ExamStarted(reason=None) | e.RosterAccepted(source="platform" | "drill"):
@@ -92,10 +95,18 @@ def _note(web: Web, fact: e.Event, names: Mapping[str, str]) -> Iterator[Note]:
             key += f"-{fact.outcome}"
         case e.AttendanceCorrected():
             key += f"-{fact.result}"
+        case e.IncidentReported():
+            yield Note(fact.happened_utc_us, key, f"{fact.number} {whom}".strip(), by, reason, code=fact.code)
+            return
+        case e.IncidentSettled():
+            yield Note(fact.at.utc_us, f"{key}-{fact.outcome}", str(fact.number), by, reason, informed=fact.informed or "")
+            return
+        case e.StreamBack():
+            whom = fact.stream
         case e.ClockStepped():
             whom = f"{fact.delta_us / 1e6:+.1f} s"
         case (e.CandidateAdmitted() | e.ExamStarted() | e.ExamEnded() | e.RosterAccepted() | e.IdentityDoubted() | e.DoubtSigned()
-              | e.SessionCancelled() | e.SessionAmended() | e.ReaderLost()):
+              | e.SessionCancelled() | e.SessionAmended() | e.ReaderLost() | e.ReaderBack()):
             pass
         case _:
             return

@@ -230,9 +230,11 @@ def _platform(room: Room, t: Say, w: Say) -> Device:
 
 def _signature(room: Room, t: Say, w: Say) -> list[Device]:
     """The device's key, only while something is wrong with it: nobody in the room need know otherwise that there is one."""
-    lost, certificate = room.state.signer_lost, room.state.certificate
+    lost, certificate, counter = room.state.signer_lost, room.state.certificate, room.state.counter_lost
     if lost is not None:
         return [Device("signature", BAD, t("strip.signer-lost", reason=w("reason", lost.reason)))]
+    if counter is not None:
+        return [Device("signature", BAD, t("strip.counter-lost", reason=w("reason", counter.reason)))]
     days = None if certificate is None else (certificate.until_utc_us - room.clock.now().utc_us) // (86_400 * 1_000_000)
     if days is None or days > preflight.CERTIFICATE_DAYS:
         return []

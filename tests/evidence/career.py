@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,11 +53,13 @@ class Career:
     """`count` sessions of three segments; number 2 has a declared gap of 10 s. `undeclared`: this number stopped 0.5 s and did not say so.
 
     `salt` makes other recordings (a history made anew); `online`: the platform answers; `rolls`: from this number on a new key signs,
-    handed over by the old one, `times` over with nothing signed in between.
+    handed over by the old one, `times` over with nothing signed in between. `counter`: what the hardware counter says after each
+    opening, None: there is none; `version`: of manifests.
     """
 
     def __init__(self, folder: Path, authority: Authority, count: int = 5, *, online: bool = True, undeclared: int = 0, salt: str = "",
-                 device: Signer | None = None, platform: Signer | None = None, rolls: int = 0, times: int = 1) -> None:
+                 device: Signer | None = None, platform: Signer | None = None, rolls: int = 0, times: int = 1,
+                 counter: Callable[[int], int | None] = lambda number: number + 40, version: int = 2) -> None:
         self.authority, self.online, self._undeclared, self._salt = authority, online, undeclared, salt
         self.footage = folder
         self.device = device or authority.signer("device", DEVICE)
@@ -64,6 +67,7 @@ class Career:
         self.rows: list[e.Recorded] = []
         self.sessions: list[Session] = []
         self.checkpoints: list[bytes] = []
+        self.counter, self.version = counter, version
         self.checkpoint_receipts: list[bytes] = []
         self.rollovers: list[bytes] = []
         self._number, self._last_receipt = 0, ""
@@ -72,6 +76,9 @@ class Career:
             for _ in range(times if number == rolls else 0):
                 self.roll(number)
             self.run(number)
+
+    def run_one_more(self) -> None:
+        self.run(len(self.sessions) + 1)
 
     def facts(self) -> RoomFacts:
         certificate = x509.load_pem_x509_certificates(self.device.chain_pem.encode())[0]
@@ -93,12 +100,15 @@ class Career:
         def fact(kind: type[e.Event], at_s: float, **fields: Any) -> None:
             self._fact(kind, begin.plus(round(at_s * US)), session.id, **fields)
 
+        clock = {"state": "synced", "source": "chrony", "max_error_us": 900, "offset_us": -12}
+        read: dict[str, Any] = {"clock": clock} if self.version > 1 else {}
         fact(e.SessionPlanned, -90, plan_id=f"P{number}", session_kind="exam_theory", title="考试", scheduled_start_us=begin.utc_us,
              duration_min=3, min_proctors=2, late_cutoff_min=30, checkin_open_min=30, staff={"T001": "chief", "T002": "proctor"},
              retention_policy="RP-GENERAL-3Y", plan_sha256="3" * 64, source="platform")
         fact(e.RosterAccepted, -80, version=1, count=0, roster_sha256="4" * 64, source="platform")
         fact(e.PreflightBegun, -70, by="T001")
-        fact(e.CheckinOpened, 0, by="T001", session_seq=number, streams={"cam": "rtsp"}, readings={}, clock_state="synced")
+        fact(e.CheckinOpened, 0, by="T001", session_seq=number, streams={"cam": "rtsp"}, readings={}, clock_state="synced", **read,
+             **({"hw_counter": counted} if (counted := self.counter(number)) is not None and self.version > 1 else {}))
         document = manifest.session_open(self.of(session.id), self.facts(), *self._prev)
         session.open = envelope.seal(envelope.SESSION_OPEN, document, self.device)
         fact(e.OpenSigned, 1, digest=digest_of(session.open))
@@ -106,14 +116,15 @@ class Career:
         for index in range(SEGMENTS):
             self._segment(session.id, number, index, begin)
         fact(e.ExamEnded, 170, by="T001", outcome="completed")
-        fact(e.SealOrdered, 175, by="T001", second="T002", statement="seal.statement.v1", absent=())
+        fact(e.SealOrdered, 175, by="T001", second="T002", statement="seal.statement.v1", absent=(), **read)
         stored = [row.event for row in self.of(session.id) if isinstance(row.event, e.SegmentStored)]
         for gap in manifest.find_gaps(stored, ["cam"], begin, begin.plus(175 * US)) if number != self._undeclared else []:
             fact(e.GapDeclared, 176, stream=gap.stream, revision=1, from_utc_us=gap.from_utc_us, to_utc_us=gap.to_utc_us,
                  dur_us=gap.dur_us, reason=gap.reason)
         fact(e.Sealed, 178, revision=1, opened_total=number, closed_total=number, keep_until="2033-05-25", retention_policy="RP-GENERAL-3Y",
              retention_basis="档案", open_receipt=digest_of(session.open_receipt) if session.open_receipt else None,
-             prev_manifest=self._prev[0], prev_receipt=self._prev[1])
+             prev_manifest=self._prev[0], prev_receipt=self._prev[1], **read,
+             **({"manifest_version": self.version} if self.version > 1 else {}))
         self._sign(session, number, begin.plus(179 * US), 1)
 
     def _sign(self, session: Session, number: int, at: Stamp, revision: int) -> None:
@@ -164,10 +175,12 @@ class Career:
         head = self.rows[-1]
         facts, at = self.facts(), head.event.at.plus(60 * US)
         total = len(self.sessions)
+        counted = {"hw_counter": read} if self.version > 1 and (read := self.counter(total)) is not None else {}
         sealed = envelope.seal(envelope.DEVICE_CHECKPOINT, {
             "type": "exam-device-checkpoint/v1", "made_utc": iso_utc(at.utc_us), "site": "KD01", "room": ROOM,
             "device": {"id": DEVICE, "cert_sha256": facts.cert_sha256}, "journal": {"seq": head.seq, "head_sha256": head.hash},
-            "counters": {"opened_total": total, "closed_total": total}, "prev": {"manifest_sha256": self._prev[0] or ""}, **changed},
+            "counters": {"opened_total": total, "closed_total": total, **counted},
+            "prev": {"manifest_sha256": self._prev[0] or ""}, **changed},
             self.device)
         self.checkpoints.append(sealed)
         if receipt := self.answer("device-checkpoint", sealed, at):

@@ -130,17 +130,20 @@ class Exam:
     """One session with real files, real rows and real signatures.
 
     `hole`: 10 s missing from cam-front, "declared", "undeclared" or None. `online`: the platform answers. `late`: cam-front's third segment
-    turns up after the seal (revision 2), after the key has been rolled `rolls` times. `false_open` changes the session-open before it is
+    turns up after the seal (revision 2), after the key has been rolled `rolls` times. `version`: by which rules its manifests are made;
+    those of 2 have incidents, anchors of the clock and a hardware counter. `false_open` changes the session-open before it is
     signed, `false_sidecar` says other than the journal in cam-front's third sidecar. Interval: 240 s from OPENED; segments of 60 s from
     30 s before it to 30 s after it.
     """
 
     def __init__(self, folder: Path, authority: TestAuthority, hole: str | None = None, online: bool = True, late: bool = False,
                  segments: int = 5, device_until: datetime = END, false_open: Callable[[dict[str, Any]], object] | None = None,
-                 false_sidecar: dict[str, Any] | None = None, rolls: int = 0) -> None:
+                 false_sidecar: dict[str, Any] | None = None, rolls: int = 0, version: int = 2) -> None:
         self.footage, self.rolls, self.rollovers, self.answers = folder / "footage", rolls, list[bytes](), dict[str, bytes]()
         self.footage.mkdir()
-        self.hole, self.online, self.late = hole, online, late
+        self.hole, self.online, self.late, self.version = hole, online, late, version
+        read = {"state": "unsynced", "source": "kernel", "max_error_us": 16_000_000, "offset_us": 0}
+        self.clock: dict[str, Any] = {"clock": read} if version > 1 else {}
         self.authority = authority
         self.segments, self.false_open, self.false_sidecar = segments, false_open, false_sidecar
         self.device = authority.signer("device", DEVICE, end=device_until)
@@ -184,7 +187,7 @@ class Exam:
         self.fact(e.ExitsChecked, -280, by="T002")
         self.fact(e.WaiverGranted, -270, item="clock", reason="样例甲 000000199001010018 说校时服务器停机", by="T001", second="T002")
         self.fact(e.CheckinOpened, 0, by="T001", session_seq=7, streams=STREAMS, readings={"roster": "green", "clock": "amber"},
-                  clock_state="unsynced")
+                  clock_state="unsynced", **self.clock, **({"hw_counter": 19} if self.version > 1 else {}))
         document = manifest.session_open(self.rows, self.room)
         if self.false_open:
             self.false_open(document)
@@ -203,6 +206,14 @@ class Exam:
         self.fact(e.AdmissionRefused, 25, code="E-NOT-ON-ROSTER", subject="ef" * 32)
         self.fact(e.AdmissionRefused, 26, code="E-CARD-EXPIRED", candidate_id="C0003", subject="0f" * 32)
         self.fact(e.ExamStarted, 60, by="T001", age_ms={"cam-front": 400, "mic": 300})
+        if self.version > 1:
+            self.fact(e.IncidentReported, 62, number=1, code="V1-03", by="T002", detail="样例甲 交头接耳", candidate_id="C0001",
+                      happened_utc_us=OPENED.utc_us + 61 * US)
+            self.fact(e.StreamLost, 65, stream="mic", reason="no-answer")
+            self.fact(e.StreamBack, 66, stream="mic")
+            self.fact(e.IncidentReported, 67, number=2, code="M-03", by="T002", detail="窗外施工", happened_utc_us=OPENED.utc_us + 67 * US)
+            self.fact(e.ClockRead, 120, **self.clock)
+            self.fact(e.IncidentSettled, 130, number=1, outcome="confirmed", by="T002", second="T001", informed="refused")
         self.fact(e.StreamImpaired, 70, stream="cam-front", rule="covered", rules="1.0", since_utc_us=OPENED.utc_us, evidence="a.jpg",
                   evidence_sha256="5" * 64)
         self.fact(e.PlaybackProbed, 75, stream="mic", day="2026-11-25", ok=False, windows=3, reason="digest")
@@ -212,7 +223,7 @@ class Exam:
                 if not (self.late and stream == "cam-front" and index == 2):
                     self.segment(stream, index)
         self.fact(e.ExamEnded, 230, by="T001", outcome="completed", reason="提前交卷")
-        self.fact(e.SealOrdered, 240, by="T001", second="T002", statement="seal.statement.v1", absent=("C0004",))
+        self.fact(e.SealOrdered, 240, by="T001", second="T002", statement="seal.statement.v1", absent=("C0004",), **self.clock)
 
     def segment(self, stream: str, index: int) -> e.Recorded:
         start = OPENED.plus(index * SEGMENT_US - 30 * US)
@@ -244,7 +255,8 @@ class Exam:
         self._declare(1)
         self.fact(e.Sealed, 250, revision=1, opened_total=7, closed_total=7, keep_until="2033-05-25", retention_policy="RP-SPECIAL-6Y",
                   retention_basis="特种作业档案", open_receipt=self.digest(self.open_receipt) if self.open_receipt else None,
-                  prev_manifest="5" * 64, prev_receipt="6" * 64)
+                  prev_manifest="5" * 64, prev_receipt="6" * 64, **self.clock,
+                  **({"manifest_version": self.version} if self.version > 1 else {}))
         self.sign(1, 251)
         for _ in range(self.rolls):
             self.roll()

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives import serialization
 from edge.evidence import chain, envelope, keys, manifest
 from edge.evidence.envelope import FileSigner
 from edge.evidence.manifest import RoomFacts
+from edge.sessions import events as e
 from tests.evidence.career import Career, session_id
-from tests.evidence.conftest import TestAuthority
+from tests.evidence.conftest import Exam, TestAuthority
 
 FILE = Path(__file__).parents[1] / "vectors" / "evidence-vectors.json"
 DEVICE = "KD01-R01-0001"
@@ -66,9 +67,6 @@ def make(folder: Path) -> dict[str, Any]:
     sealed = envelope.seal(kind, payload, device)
     leaf = x509.load_pem_x509_certificates(device.chain_pem.encode())[0]
     public = leaf.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    career = Career(folder / "footage", authority, 2)
-    rows = career.of(session_id(2))
-    documents = {"manifest": manifest.manifest(rows, ROOM_FACTS, 1), "session_open": manifest.session_open(rows, ROOM_FACTS)}
     return {
         "canonical": [{"what": what, "given": given, "canonical": (form := chain.canonical(json.loads(given))).decode(),
                        "sha256": chain.sha256_hex(form), "jq": jq} for what, (given, jq) in CANONICAL.items()],
@@ -78,10 +76,21 @@ def make(folder: Path) -> dict[str, Any]:
             "pae_hex": envelope.pre_authentication(kind, body).hex(), "private_key_pem": key, "public_key_pem": public.decode(),
             "certificate_pem": device.chain_pem, "root_pem": authority.root_pem.decode(), "cert_sha256": keys.fingerprint(leaf),
             "signature_der_base64": json.loads(sealed)["signatures"][0]["sig"], "envelope": sealed.decode()},
-        "session": {"journal": [chain.to_line(row).decode() for row in rows],
-                    **{name: {"canonical": (form := chain.canonical(document)).decode(), "sha256": chain.sha256_hex(form)}
-                       for name, document in documents.items()}},
+        "session": session_of(Career(folder / "footage", authority, 2, version=1).of(session_id(2))), "session_v2": second(folder),
     }
+
+
+def second(folder: Path) -> dict[str, Any]:
+    """A session of version 2, with incidents, readings of the clock and a hardware counter."""
+    (folder / "second").mkdir()
+    return session_of(Exam(folder / "second", TestAuthority(folder / "second"), hole="declared", late=True).rows, 2)
+
+
+def session_of(rows: list[e.Recorded], revision: int = 1) -> dict[str, Any]:
+    documents = {"manifest": manifest.manifest(rows, ROOM_FACTS, revision), "session_open": manifest.session_open(rows, ROOM_FACTS)}
+    return {"journal": [chain.to_line(row).decode() for row in rows],
+            **{name: {"canonical": (form := chain.canonical(document)).decode(), "sha256": chain.sha256_hex(form)}
+               for name, document in documents.items()}}
 
 
 if __name__ == "__main__":

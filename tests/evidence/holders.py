@@ -24,6 +24,8 @@ needs_token = pytest.mark.skipif(not (SOFTHSM.exists() and shutil.which("pkcs11-
                                  reason="needs SoftHSM2 and OpenSC: apt-get install softhsm2 opensc")
 needs_tpm = pytest.mark.skipif(TPM_PROVIDER is None or not shutil.which("swtpm"),
                                reason="needs a software TPM: apt-get install swtpm tpm2-openssl")
+needs_counter = pytest.mark.skipif(not (shutil.which("swtpm") and shutil.which("tpm2_nvincrement")),
+                                   reason="needs a software TPM and tpm2-tools: apt-get install swtpm tpm2-tools")
 needs_credentials = pytest.mark.skipif(not shutil.which("systemd-creds") or os.geteuid() != 0,
                                        reason="needs systemd-creds (systemd 250 or newer) and root, who alone may decrypt")
 
@@ -101,7 +103,8 @@ def tpms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     def start() -> Tpm:
         for number in range(5):
             port = two_free_ports()
-            monkeypatch.setenv("TPM2OPENSSL_TCTI", f"swtpm:host=127.0.0.1,port={port}")
+            for name in ("TPM2OPENSSL_TCTI", "TPM2TOOLS_TCTI"):
+                monkeypatch.setenv(name, f"swtpm:host=127.0.0.1,port={port}")
             with suppress(OSError):
                 running.append(Tpm(tmp_path / f"tpm-{len(running)}-{number}", port))
                 return running[-1]

@@ -31,7 +31,7 @@ def rows_of(door: Sequence[e.Event], absent: tuple[str, ...] = (), after: Sequen
         e.ExamEnded(at=AT, session=SESSION, by="T001", outcome="completed"),
         e.SealOrdered(at=AT, session=SESSION, by="T001", second="T002", statement="s", absent=absent),
         e.Sealed(at=AT, session=SESSION, revision=1, opened_total=1, closed_total=1, keep_until="2030-01-01", retention_policy="p",
-                 retention_basis="b")]
+                 retention_basis="b", manifest_version=2)]
     if after:
         events += [e.ManifestSigned(at=AT, session=SESSION, revision=1, digest="8" * 64), *after,
                    e.SessionAmended(at=AT, session=SESSION, revision=2, reason="attendance-corrected", amends="8" * 64)]

@@ -190,7 +190,7 @@ def test_an_entry_cut_out_without_the_key(exam: Any, folder: Path) -> None:
     (lambda d: d["totals"]["mic"].update(bytes=1), "the totals of mic"),
     (lambda d: d["attendance"].pop(0), "revision 1: the manifest's attendance is not what the journal says"),
     (lambda d: d["attendance"][2].update(result="admitted"), "revision 1: the manifest's attendance is not what the journal says"),
-    (lambda d: d["interval"]["end"].update(utc="2026-11-26T06:03:00.000Z"), "revision 1: the manifest's interval"),
+    (lambda d: d["interval"]["end"].update(utc="2026-11-26T06:03:00.000Z"), "the clock's reading at the close was not taken when"),
     (lambda d: d["journal"].update(count=3), "journal.jsonl: the rows up to"),
     (lambda d: d.update(outcome="aborted"), "revision 1: the manifest's outcome"),
     (lambda d: d["open"].update(open_sha256="1" * 64), "session-open.dsse.json: revision 1 names another session-open"),

@@ -34,6 +34,7 @@ def test_a_good_folder_passes(make_authority: Callable[[int], Any], make_exam: C
     assert done.stderr == ""
     assert done.stdout.count("hands over to") == options.get("rolls", 0)
     assert ("declared gap: cam-front" in done.stdout) == ("hole" in options)
+    assert "incident: 2026-11-26T06:01:01.000Z V1-03 C0001, confirmed\n" in done.stdout
     assert ("no receipt for revision 1" in done.stdout) == (options.get("online") is False)
 
 

@@ -18,7 +18,7 @@ from edge.evidence import chain, checks, manifest
 from edge.sessions import events as e
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
-OPTIONS: list[dict[str, Any]] = [{}, {"hole": "declared"}, {"online": False}, {"late": True, "hole": "declared"}]
+OPTIONS: list[dict[str, Any]] = [{}, {"hole": "declared"}, {"online": False}, {"late": True, "hole": "declared"}, {"version": 1}]
 
 
 def schema(name: str) -> Any:
@@ -34,12 +34,14 @@ def test_what_is_signed_is_what_the_schemas_say(make_exam: Callable[..., Any], o
     exam = make_exam(**options)
     jsonschema.validate(exam.payload(exam.open), schema("session-open.json"))
     for data in exam.manifests.values():
-        jsonschema.validate(exam.payload(data), schema("manifest.json"))
+        jsonschema.validate(exam.payload(data), schema("manifest-v1.json" if exam.version == 1 else "manifest.json"))
+        assert not valid(exam.payload(data), "manifest.json" if exam.version == 1 else "manifest-v1.json"), "a version is not the other"
     for data in [*exam.receipts.values(), *([exam.open_receipt] if exam.open_receipt else [])]:
         jsonschema.validate(exam.payload(data), schema("receipt.json"))
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "session-open.json", "receipt.json", "roster.json"])
+@pytest.mark.parametrize("name", ["manifest.json", "manifest-v1.json", "session-open.json", "checkpoint.json", "receipt.json",
+                                  "roster.json"])
 def test_the_schemas_are_strict(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schema(name))
     for where, part in objects(schema(name)):
@@ -63,6 +65,8 @@ def test_the_verifier_knows_exactly_the_schema_s_parts() -> None:
     assert set(checks.MANIFEST_SHAPE) == set(wanted["required"])
     assert set(checks.MANIFEST_SHAPE) | set(checks.OPTIONAL) == set(wanted["properties"])
     assert set(checks.SEGMENT_SHAPE) == set(wanted["properties"]["segments"]["items"]["required"])
+    anchor = wanted["properties"]["clock"]["properties"]["anchors"]["items"]
+    assert set(checks.ANCHOR_SHAPE) | {"state"} == set(anchor["required"])
 
 
 def test_a_roster_by_its_schema() -> None:

@@ -25,7 +25,7 @@ STAFF = {"T001": "chief", "T002": "proctor", "T003": "proctor"}
 DEVICE_KINDS = {e.DaemonStarted, e.ClockStepped, e.ReaderLost, e.ReaderBack, e.StreamLost, e.StreamBack, e.PlatformLost, e.PlatformBack,
                 e.IdleFootageExpired, e.StreamImpaired, e.StreamRestored, e.PlaybackProbed, e.ArchiveLost, e.ArchiveBack}
 DEVICE_KINDS |= {e.CheckpointSigned, e.KeyRolled, e.KeyReplaced, e.CertificateExpiring, e.SignerLost, e.SignerBack}
-DEVICE_KINDS |= {e.SegmentDamaged, e.SegmentSound, e.JournalResumed}
+DEVICE_KINDS |= {e.SegmentDamaged, e.SegmentSound, e.JournalResumed, e.ClockRead, e.CounterLost, e.CounterBack, e.CheckpointsLetGo}
 DEVICE_KINDS |= {e.DisposalHalted, e.DisposalResumed, e.DisposalApproved, e.SpaceLow, e.SpaceBack}
 RANK = {state: rank for rank, state in enumerate(State)}
 
@@ -95,6 +95,14 @@ BODIES |= {
     e.SignerLost: {"reason": "no-answer"}, e.SignerBack: {},
 }
 
+READ = {"state": "synced", "source": "chrony", "max_error_us": 900}
+BODIES |= {
+    e.IncidentReported: {"number": 1, "code": "V1-03", "by": "T002", "detail": "d", "happened_utc_us": 1, "candidate_id": "C1"},
+    e.IncidentSettled: {"number": 1, "outcome": "confirmed", "by": "T002", "second": "T003", "informed": "refused"},
+    e.CheckpointsLetGo: {"documents": 1, "journal_seq": 1, "manifest": "m1"},
+    e.ClockRead: {"clock": READ}, e.CounterLost: {"reason": "ahead", "recorded": 1, "read": 2}, e.CounterBack: {"read": 2},
+}
+
 KINDS: list[type[e.Event]] = [e.KINDS[name] for name in sorted(e.KINDS)]
 
 WAY: tuple[tuple[type[e.Event], dict[str, Any]], ...] = (
@@ -107,7 +115,7 @@ WAY: tuple[tuple[type[e.Event], dict[str, Any]], ...] = (
 ABOUT_SOMEBODY_IN = {e.FaceCompared, e.IdentityDoubted, e.DoubtSigned, e.DoubtSettled, e.AttendanceCorrected}
 FIRST: dict[type[e.Event], tuple[type[e.Event], ...]] = {
     e.CandidateReturned: (e.CandidateLeft,), e.DoubtSigned: (e.IdentityDoubted,), e.DoubtSettled: (e.IdentityDoubted,),
-    e.HoldReleased: (e.HoldPlaced,), e.DispositionSigned: (e.FootageDisposed,)}
+    e.HoldReleased: (e.HoldPlaced,), e.IncidentSettled: (e.IncidentReported,), e.DispositionSigned: (e.FootageDisposed,)}
 """What must have happened before a fact makes sense."""
 
 
@@ -337,6 +345,24 @@ CONTRADICTIONS: tuple[tuple[str, Callable[[], RoomState], e.Event], ...] = (
 )
 
 
+REPORTED, SETTLED = fact(e.IncidentReported), fact(e.IncidentSettled)
+CONTRADICTIONS += (
+    ("wrong-incident", lambda: at_state(State.RUNNING), fact(e.IncidentReported, number=2)),
+    ("wrong-incident", lambda: then(State.RUNNING, REPORTED), REPORTED),
+    ("wrong-incident", lambda: at_state(State.RUNNING), fact(e.IncidentReported, code="V9-01")),
+    ("not-planned-for-this-session", lambda: at_state(State.RUNNING), fact(e.IncidentReported, by="A001")),
+    ("no-such-incident", lambda: at_state(State.RUNNING), SETTLED),
+    ("no-such-incident", lambda: then(State.RUNNING, REPORTED), fact(e.IncidentSettled, number=0)),
+    ("incident-settled", lambda: then(State.RUNNING, REPORTED, SETTLED), SETTLED),
+    ("two-must-sign-incident", lambda: then(State.RUNNING, REPORTED), fact(e.IncidentSettled, second="T002")),
+    ("two-must-sign-incident", lambda: then(State.RUNNING, REPORTED), fact(e.IncidentSettled, second=None)),
+    ("candidate-not-told", lambda: then(State.RUNNING, REPORTED), fact(e.IncidentSettled, informed=None)),
+    ("chief-only", lambda: then(State.RUNNING, REPORTED), fact(e.IncidentSettled, outcome="dismissed", reason="r")),
+    ("reason-needed", lambda: then(State.RUNNING, REPORTED), fact(e.IncidentSettled, outcome="dismissed", by="T001")),
+    ("wrong-hw-counter", lambda: replace(at_state(State.PREFLIGHT), hw_counter=7), fact(e.CheckinOpened, hw_counter=7)),
+)
+
+
 @pytest.mark.parametrize(("word", "room", "event"), CONTRADICTIONS)
 def test_what_contradicts_the_past_is_refused(word: str, room: Callable[[], RoomState], event: e.Event) -> None:
     with pytest.raises(IllegalStep) as refused:
@@ -369,6 +395,23 @@ def test_the_latest_signed_moment_is_remembered_whatever_order_receipts_come_in(
     room = then(State.CHECKIN, fact(e.ReceiptVerified, answers="session-open", received_utc_us=7))
     room = step(room, fact(e.ReceiptVerified, answers="session-open", received_utc_us=5))
     assert room.witness is not None and room.witness.received_utc_us == 7
+
+
+def test_an_incident_is_open_until_two_sign_or_the_chief_dismisses_it_and_never_goes_away() -> None:
+    room = then(State.CLOSING, REPORTED, fact(e.IncidentReported, number=2, code="T-01", candidate_id=None))
+    assert [each.fact.number for each in room.sessions["S1"].open_incidents] == [1], "a technical fault needs no two"
+    room = step(room, SETTLED)
+    assert room.sessions["S1"].open_incidents == () and all(each.stands for each in room.sessions["S1"].incidents)
+    room = step(room, fact(e.IncidentSettled, number=2, outcome="dismissed", by="T001", second=None, informed=None, reason="看错"))
+    assert [each.stands for each in room.sessions["S1"].incidents] == [True, False] and len(room.sessions["S1"].incidents) == 2
+
+
+def test_the_hardware_counter_is_what_the_last_opening_said() -> None:
+    room = at_state(State.PREFLIGHT)
+    room = step(room, fact(e.CheckinOpened, hw_counter=7))
+    assert room.hw_counter == 7
+    lost = step(room, fact(e.CounterLost, None))
+    assert lost.counter_lost is not None and step(lost, fact(e.CounterBack, None)).counter_lost is None
 
 
 # ---- what the fold says ------------------------------------------------------------------------------------------------

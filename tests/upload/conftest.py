@@ -62,6 +62,9 @@ class MemoryOutbox:
         item = self.items[item_id]
         self.items[item_id] = replace(item, attempts=item.attempts + 1, due=due, error=error)
 
+    def defer(self, item_id: int, due: Stamp) -> None:
+        self.items[item_id] = replace(self.items[item_id], due=due)
+
     async def park(self, item_id: int, error: str) -> None:
         self.items[item_id] = replace(self.items[item_id], state="parked", error=error)
 

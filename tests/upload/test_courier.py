@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import json
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -12,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.clock import US
+from edge.clock import US, SimClock
 from edge.evidence.envelope import RECEIPT, EnvelopeError, open_envelope
-from edge.sessions.events import PlatformBack, PlatformLost
+from edge.sessions.events import Event, PlatformBack, PlatformLost
 from edge.upload.courier import Courier
 from edge.upload.heartbeat import Heartbeat
-from edge.upload.link import backoff
+from edge.upload.link import Link, backoff
+from tests.upload.conftest import MemoryOutbox
 
 if TYPE_CHECKING:
     from tests.conftest import Device, Signed
@@ -29,12 +34,13 @@ DAY = "S20260101-KD01-R01"
 class Post:
     """A running courier, and the room's side of a receipt: verifies it as the room does."""
 
-    def __init__(self, around: Surroundings, seed: int = 1, cap_s: float = 900.0) -> None:
+    def __init__(self, around: Surroundings, seed: int = 1, cap_s: float = 900.0, spread_s: float = 0.0) -> None:
         self.around = around
         self.taken: list[tuple[Item, dict[str, Any]]] = []
         self.useless = 0
         self.envelopes: list[bytes] = []
-        self.courier = Courier(around.client, around.outbox, around.link, self.on_receipt, around.clock, random.Random(seed), cap_s=cap_s)
+        self.courier = Courier(around.client, around.outbox, around.link, self.on_receipt, around.clock, random.Random(seed), cap_s=cap_s,
+                               spread_s=spread_s)
 
     async def on_receipt(self, item: Item, envelope: bytes) -> bool:
         self.envelopes.append(envelope)
@@ -313,3 +319,74 @@ def test_a_hundred_rooms_that_failed_together_do_not_come_back_together() -> Non
     waits = sorted(backoff(8, 1.0, 900.0, random.Random(room)) for room in range(100))
     busiest = max(sum(begin <= wait < begin + 5 for wait in waits) for begin in range(0, 256, 5))
     assert busiest <= 10 and waits[-1] - waits[0] > 200
+
+
+# ---- a province at the end of an exam (U14) -----------------------------------------------------------------------------
+
+class Door:
+    """A platform that answers nothing else but when it was knocked at: one line for each room, times by the simulated clock."""
+
+    def __init__(self, clock: SimClock) -> None:
+        self.clock, self.knocked = clock, list[float]()
+        self._begun = clock.now().boot_us
+
+    async def _put(self, *arguments: Any) -> bytes:
+        self.knocked.append((self.clock.now().boot_us - self._begun) / US)
+        return b"a receipt"
+
+    put_open = put_manifest = _put
+
+
+async def province(count: int, spread_s: float, kind: str = "session-manifest") -> tuple[list[float], list[int]]:
+    """`count` rooms finish at the same moment; when each knocked, and how many attempts each made."""
+    clock = SimClock()
+    door, rooms, tasks = Door(clock), [MemoryOutbox() for _ in range(count)], list[asyncio.Task[None]]()
+    body = json.dumps({"payload": base64.b64encode(b"{}").decode()}).encode()
+
+    async def good(item: Any, envelope: bytes) -> bool:
+        return True
+
+    async def told(event: Event) -> None:
+        """Nobody listens."""
+
+    for number, outbox in enumerate(rooms):
+        outbox.add(kind, f"{DAY}-01", 1 if kind == "session-manifest" else None, hashlib.sha256(b"{}").hexdigest(), body)
+        courier: Courier[Any] = Courier(door, outbox, Link(told, clock), good, clock, random.Random(number),  # type: ignore[arg-type]
+                                        spread_s=spread_s)
+        tasks.append(asyncio.ensure_future(courier.run()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    for _ in range(round(spread_s) + 5):
+        await clock.pass_time(1)
+        await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert [each.states() for each in rooms] == [["done"]] * count
+    return door.knocked, [item.attempts for each in rooms for item in each.items.values()]
+
+
+async def test_u14_a_hundred_rooms_that_finish_at_once_do_not_call_at_once() -> None:
+    """Without the spread all hundred stand at the door in the same second; with it no second of thirty sees more than a dozen."""
+    burst, _ = await province(100, 0)
+    assert sum(at < 1 for at in burst) == 100, "else this test shows nothing"
+    spread, attempts = await province(100, 30)
+    in_second = Counter(int(at) for at in spread)
+    assert max(in_second.values()) <= 12 and len(in_second) >= 25 and max(spread) <= 32, sorted(in_second.items())
+    assert attempts == [0] * 100, "waiting for one's turn is no attempt"
+
+
+async def test_an_announcement_waits_for_nobody() -> None:
+    knocked, _ = await province(20, 30, "session-open")
+    assert max(knocked) < 1
+
+
+async def test_a_manifest_that_waits_its_turn_stands_in_nobodys_way(around: Surroundings, device: Device) -> None:
+    put_manifest(around, device, 1)
+    async with Post(around, spread_s=30).running() as post:
+        await around.go(0.1, 0.1)
+        put_open(around, device, 2)
+        await around.until(lambda: around.outbox.items[2].state == "done", 2)
+        assert around.outbox.items[1].state == "waiting"
+        await around.until(lambda: around.outbox.items[1].state == "done", 31)
+        assert [item.kind for item, _ in post.taken] == ["session-open", "session-manifest"]

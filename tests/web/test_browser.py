@@ -77,7 +77,7 @@ class Visitor:
             wide = self.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
             assert wide[0] <= wide[1], f"{self.page.url} scrolls sideways at {size}: {wide}"
         small = self.page.evaluate("""[...document.querySelectorAll('button, a.button, nav a, select, input')]
-            .filter((e) => !['hidden', 'checkbox', 'range'].includes(e.type))
+            .filter((e) => !['hidden', 'checkbox', 'radio', 'range'].includes(e.type))
             .filter((e) => e.offsetParent && e.getBoundingClientRect().height < 43.5).map((e) => e.outerHTML.slice(0, 120))""")
         assert not small, small
         for scheme in SCHEMES:

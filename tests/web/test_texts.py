@@ -22,7 +22,7 @@ from edge.capture.sidecar import END_REASONS
 from edge.idcheck import face, photo
 from edge.idcheck.reader import LOST_WORDS, UNREADABLE_WORDS
 from edge.rosterfile import lines, table
-from edge.sessions import preflight
+from edge.sessions import incidents, preflight
 from edge.sessions.door import BY_HAND, CHIEF_MAY
 from edge.sessions.machine import State
 from edge.sessions.roster import Code
@@ -62,7 +62,7 @@ def refusal_words() -> set[str]:
     tree = ast.parse(Path(str(edge.sessions.machine.__file__)).read_text(encoding="utf-8"))
     judges = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
               and node.name in ("_contradiction", "_seat_conflict", "_unvouched", "_attendance_conflict", "_doubt_conflict",
-                                "_keeping_conflict")]
+                                "_keeping_conflict", "_incident_conflict")]
     words |= {each.value for judge in judges for node in ast.walk(judge) if isinstance(node, ast.Return) and node.value is not None
               for each in ast.walk(node.value) if isinstance(each, ast.Constant) and isinstance(each.value, str)
               and re.fullmatch(r"[a-z]+(-[a-z]+)+", each.value)}
@@ -102,13 +102,16 @@ WORDS: dict[str, set[str]] = {
     "refusal": refusal_words(), "refusal-next": refusal_words(),
     "reason": {*filter(None, watchnote.REASONS), *LOST_WORDS,
                *UNREADABLE_WORDS, *END_REASONS, "not-recording", "unknown", "timeout", "refused", "unreachable",
-               "program-missing", "no-answer", "key-refused", "other-key"},
+               "program-missing", "no-answer", "key-refused", "other-key", "ahead", "behind", "not-there"},
     "class-state": {str(s) for s in State}, "class-code": set(CLASS_WORDS), "class-code-short": set(CLASS_WORDS),
     "class-code-next": {*CLASS_WORDS, "OK-no-seat"}, "group": {str(g) for g in Group}, "class-group": {str(g) for g in Group},
     "method": {"id_card", "id_wedge", "manual", "corrected"},
     "note": {"AttendanceCorrected-absent", "AttendanceCorrected-present", "CandidateAdmitted", "ClockStepped", "DoubtSettled-cleared",
              "DoubtSettled-escalated", "DoubtSigned", "ExamEnded", "ExamStarted", "IdentityDoubted", "ReaderLost", "RosterAccepted",
-             "SeatAssigned", "SessionAmended", "SessionCancelled", "StreamImpaired", "StreamLost", "WaiverGranted"},
+             "SeatAssigned", "SessionAmended", "SessionCancelled", "StreamImpaired", "StreamLost", "WaiverGranted",
+             "IncidentReported", "IncidentSettled-confirmed", "IncidentSettled-dismissed", "StreamBack", "ReaderBack"},
+    "incident": set(incidents.CODES), "incident-group": {"V1", "V2", "V3", "T-", "M-"}, "incident-informed": set(incidents.INFORMED),
+    "incident-state": {"open", "noted", "confirmed", "dismissed"},
     "seal": {"statement", "statement-aborted"}, "class-seal": {"statement", "statement-aborted"},
     "paper-by": {"class", "employer", "person"}, "plan": set(dossier._PLAN),
     "class-cancel": {"title", "ask", "means", "go"},
