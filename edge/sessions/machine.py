@@ -237,7 +237,9 @@ def step(state: RoomState, event: e.Event) -> RoomState:
     if contradiction := _contradiction(state, session, event):
         raise IllegalStep(contradiction, f"{event.kind} contradicts what has happened: {contradiction}")
     after = TABLE[session.state].get(type(event)) or session.state
-    session = replace(_apply(session, event), state=after)
+    session = _apply(session, event)
+    if session.state is not after:
+        session = replace(session, state=after)
     if isinstance(state.sessions, _Folding):
         state.sessions[session.id] = session
     else:
@@ -249,9 +251,9 @@ class _Folding(dict[str, Session]):
     """The sessions while a journal is folded: changed in place, because nobody else has seen them yet (years hold thousands)."""
 
 
-def fold(facts: Iterable[e.Event]) -> RoomState:
-    """The room after all of `facts`: `step` upon `step` from the empty room. IllegalStep names the first that cannot be."""
-    state = RoomState(sessions=_Folding())
+def fold(facts: Iterable[e.Event], since: RoomState | None = None) -> RoomState:
+    """The room after all of `facts`: `step` upon `step` from the empty room or `since`. IllegalStep names the first that cannot be."""
+    state = replace(since or RoomState(), sessions=_Folding(since.sessions if since else {}))
     for fact in facts:
         state = step(state, fact)
     return replace(state, sessions=dict(state.sessions))
@@ -404,8 +406,9 @@ def _apply(session: Session, event: e.Event) -> Session:
             return replace(session, opened=event)
         case e.CandidateAdmitted():
             doubt = Doubt(event.exception or "", event.at) if event.method == "manual" else None
-            came = replace(session, turned_away={c: code for c, code in session.turned_away.items() if c != event.candidate_id})
-            return _seated(came, Admission(event.candidate_id, event.subject, event.at, event.method, event.seat, event, doubt))
+            if event.candidate_id in session.turned_away:
+                session = replace(session, turned_away={c: code for c, code in session.turned_away.items() if c != event.candidate_id})
+            return _seated(session, Admission(event.candidate_id, event.subject, event.at, event.method, event.seat, event, doubt))
         case e.SeatAssigned() | e.CandidateLeft() | e.CandidateReturned() | e.IdentityDoubted() | e.DoubtSigned() | e.DoubtSettled():
             return _apply_attendance(session, event)
         case e.AttendanceCorrected():
@@ -513,7 +516,7 @@ def _answer(session: Session, digest: str, **change: Any) -> Session:
 
 def _room_totals(state: RoomState, session: Session, event: e.Event) -> RoomState:
     live = session.id if session.live else None if state.live == session.id else state.live
-    state = _witnessed(replace(state, live=live), event)
+    state = _witnessed(state if live == state.live else replace(state, live=live), event)
     match event:
         case e.CheckinOpened():
             return replace(state, opened_total=state.opened_total + 1)
