@@ -185,6 +185,33 @@ async def test_only_what_changed_is_written_again(hall: Hall) -> None:
     await hall.room.remember()
     after = {each: body for _, each, body in rows(hall)}
     assert after[SESSION] == "untouched" and after[LATER] != before[LATER] and after[""] != before[""]
+    spoil(hall, "UPDATE snapshot SET body = 'nor this' WHERE session = ?", LATER)
+    await hall.fact(e.ReaderBack, None, module="m")
+    await hall.room.remember()
+    assert [body for _, _, body in rows(hall)][1:] == ["untouched", "nor this"]
+
+
+async def test_the_candidates_of_a_later_session_are_its_own(hall: Hall) -> None:
+    """The second session that was opened, folded alone."""
+    await much(hall)
+    await hall.to(State.RUNNING, LATER)
+    await hall.room.remember()
+    room = hall.restart()
+    assert room.unremembered == 0 and list(room.state.sessions[LATER].admitted) == [hall.roster[0].candidate_id]
+    assert same(room.state, folded(hall))
+
+
+async def test_one_that_contradicts_what_came_since_is_given_up(hall: Hall, log: pytest.LogCaptureFixture) -> None:
+    """Whole and ours, and all the same not what has happened: no way leads on from there."""
+    await much(hall)
+    wrong = RoomState(sessions={SESSION: folded(hall).sessions[SESSION]})
+    await Snapshot(hall.journal, KEY).keep(wrong, hall.journal.head)
+    await hall.fact(e.RosterRefused, LATER, reason="late")
+    log.clear()
+    room = hall.restart()
+    assert passed_over(log) == ["unreadable"] and same(room.state, folded(hall)) and room.unremembered == hall.journal.head[0]
+    await room.remember()
+    assert len(rows(hall)) == 3 and same(hall.restart().state, folded(hall)) and passed_over(log) == []
 
 
 @pytest.mark.parametrize("change", [
