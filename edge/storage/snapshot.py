@@ -6,7 +6,7 @@ journal has that hash at that row; then it folds what came since. Everything els
 What a session's facts say of single candidates is most of the state and hardly ever asked for once the doors are shut: it is not kept,
 but folded from that session's own facts when somebody asks. So there is no second copy that could say otherwise.
 LIMIT: who can read the room's subject key can forge a snapshot as well as a journal; `edge verify --store` folds and compares.
-Called by `room` alone.
+Called by `room`; `contradictions` by the check of the store.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import hmac
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,7 @@ class Snapshot:
             return
         changed = await asyncio.to_thread(self._changed, state)
         rows = self._rows | {each.id: (each, _digest(body)) for each, body in changed}
-        room = json.dumps({"program": program(), "seq": head[0], "hash": head[1], "room": written.plain(state, {"sessions"})},
-                          ensure_ascii=False, separators=(",", ":"))
+        room = _text({"program": program(), "seq": head[0], "hash": head[1], "room": written.plain(state, {"sessions"})})
         mac, anew = self._mac(room, ((each, rows[each][1]) for each in state.sessions)), not self._rows
 
         def change(connection: sqlite3.Connection) -> None:
@@ -117,12 +116,29 @@ class Snapshot:
         self._rows, self.seq = rows, head[0]
 
     def _changed(self, state: RoomState) -> list[tuple[Session, str]]:
-        return [(each, json.dumps(written.plain(each, CANDIDATES), ensure_ascii=False, separators=(",", ":")))
-                for each in state.sessions.values() if each.id not in self._rows or self._rows[each.id][0] is not each]
+        return [(each, _text(written.plain(each, CANDIDATES))) for each in state.sessions.values()
+                if each.id not in self._rows or self._rows[each.id][0] is not each]
 
     def _mac(self, room: str, digests: Digests) -> str:
         lines = chain((room.encode(),), (f"\n{session}\t{digest.hex()}".encode() for session, digest in digests))
         return hmac.new(self._key, b"edge snapshot\n" + b"".join(lines), hashlib.sha256).hexdigest()
+
+
+def contradictions(rows: Sequence[tuple[str, str]], facts: Iterable[events.Recorded]) -> list[str]:
+    """What of a snapshot (`rows`: session and body, in order) is not what the journal says (`facts`: all of it, in order): ids of sessions,
+    and "room". Without the key: who could forge it is found out here. ValueError, KeyError, TypeError if it is none."""
+    said: dict[str, Any] = json.loads(rows[0][1].partition(" ")[2]) if rows else {"program": ""}
+    if said["program"] != program():
+        return []                                           # none, or another program's: no start will believe it
+    state = machine.fold(each.event for each in takewhile(lambda each: each.seq <= said["seq"], facts))
+    by_journal = {each.id: _text(written.plain(each, CANDIDATES)) for each in state.sessions.values()}
+    kept = dict(rows[1:])
+    wrong = [each for each in by_journal.keys() | kept.keys() if by_journal.get(each) != kept.get(each)]
+    return sorted(wrong) + ["room"] * (_text(said["room"]) != _text(written.plain(state, {"sessions"})))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _digest(body: str) -> bytes:
