@@ -7,8 +7,8 @@ each time. `start_s_3y`: after a power cut in the ordinary case, with the last s
 of five. `start_s_3y_anew`: where no snapshot is believed (the first start of another version), and every fact is folded.
 `--upkeep-sidecars` sidecars with 120 fragments each, and a .mp4 with as many bytes (a hole) as they say, are read back from the disk.
 Lookups: `…_first` with the database dropped from memory before, the others as the run leaves it.
-LIMIT: the journal's rows of the made store have no true hashes; nobody looks at them at a start. The first look of the intake at three
-years of day folders, and the recorder's own, are not in `start_s_3y`.
+LIMIT: the journal's rows of the made store have no true hashes; nobody looks at them at a start. Not in `start_s_3y`: Python and its
+modules, the intake's first look at three years of day folders (beside the pages, in a thread), and the recorder's own.
 """
 
 from __future__ import annotations
