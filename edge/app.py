@@ -200,9 +200,11 @@ async def run_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, 
     try:
         return await until_stopped(program.tasks, f"serving http://{config.web.host}:{config.web.port}/")
     finally:
-        with suppress(Fatal):                       # the next start folds, then
-            await program.room.remember()
-        await program.close()
+        try:
+            with suppress(Fatal):                   # the next start folds, then
+                await program.room.remember()
+        finally:
+            await program.close()
 
 
 class _NotAtTheEnd(logging.Filter):
