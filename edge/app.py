@@ -52,7 +52,7 @@ from edge.roomsocket import RoomAtTheSocket, live_in
 from edge.sessions import events as e
 from edge.storage.archived import ArchiveLedger
 from edge.storage.catalog import Catalog
-from edge.storage.database import Database
+from edge.storage.database import Database, Fatal
 from edge.storage.journal import Journal
 from edge.storage.keeping import Keeping
 from edge.storage.logins import Logins
@@ -189,6 +189,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         ("courier", courier.run), ("nudge", partial(followers.outbox, room, courier)), ("timetable", timetable.run),
         ("heartbeat", heartbeat.run), ("clock", partial(followers.clock, room)), ("retention", retention.run),
         ("keeper", keeper.run), ("forgetter", forgetter.run),
+        ("remember", partial(followers.remember, room)),
         ("local", local), ("pages", pages), ("watchdog", partial(followers.watchdog, database)),
         *((("scrub", scrub.run),) if upkeep.scrub_days else ()),
         ("certificate", partial(keyring.watch, room, signer, facts)), ("checkpoints", Checkpoints(room, signer, facts).run),
@@ -206,7 +207,11 @@ async def run_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, 
     try:
         return await until_stopped(program.tasks, f"serving http://{config.web.host}:{config.web.port}/")
     finally:
-        await program.close()
+        try:
+            with suppress(Fatal):                   # the next start folds, then
+                await program.room.remember()
+        finally:
+            await program.close()
 
 
 class _NotAtTheEnd(logging.Filter):

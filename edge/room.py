@@ -45,6 +45,7 @@ from edge.storage.database import Database
 from edge.storage.journal import Beside, Journal, OffRoster, People, PlanText, SeenCard
 from edge.storage.outbox import Outbox
 from edge.storage.photos import Photos
+from edge.storage.snapshot import Snapshot
 from edge.storage.staff import StaffBook
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ class Room:
         self._wakers: set[asyncio.Event] = set()
         self.version = 0                        # grows with every change; a page that has it is up to date
         self.last_verdict: DoorVerdict | None = None
-        self.state: RoomState = machine.fold(each.event for each in journal.load())
+        self._snapshot = Snapshot(journal, rules.hmac_key)
+        self.state: RoomState = self._snapshot.recall()
         self.rosters = Rosters(lambda: self.state.sessions, catalog)
 
     # ---- the one rule of flow -----------------------------------------------------------------------------------------
@@ -109,6 +111,17 @@ class Room:
         """A fact from a device or a follower. IllegalStep if it cannot follow what has happened."""
         async with self._turn:
             return await self._append(event, *beside)
+
+    async def remember(self) -> None:
+        """Write down what has become of the facts, so that the next start need not fold them. A cache: nothing rests on it."""
+        async with self._turn:
+            state, head = self.state, self._journal.head
+        await self._snapshot.keep(state, head)
+
+    @property
+    def unremembered(self) -> int:
+        """So many facts would be folded at a start."""
+        return self._journal.head[0] - self._snapshot.seq
 
     def changed(self) -> asyncio.Event:
         """An event that is set at each change; the follower clears it, looks, and waits again. Drop it with `forget`."""

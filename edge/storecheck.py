@@ -24,6 +24,8 @@ from edge.evidence.history import Told
 from edge.evidence.report import Findings, Report, Second
 from edge.evidence.revocation import NONE, Revocations
 from edge.sessions import events as e
+from edge.sessions import machine
+from edge.storage import snapshot
 from edge.storage.look import IdleSegment, Look
 
 Progress = Callable[[int, int], None]
@@ -42,6 +44,7 @@ def check(database: Path, footage: Path, root_pem: bytes, session: str | None = 
     if not root:
         return Report("FAIL", found.first, tuple(found.lines), findings=tuple(found.faults), sessions=0, scope="store")
     journal(found, look, progress)
+    _snapshot(found, look)
     opened = look.opened()
     if session is not None and session not in opened:
         found.wrong(f"the journal knows no opened session {session}", "no-session")
@@ -83,6 +86,19 @@ def journal(found: Findings, look: Look, progress: Progress | None) -> None:
         if progress and seq % ROWS_A_STEP == 0:
             progress(seq, rows)
     found.note(f"journal: {last} rows, head {prev}")
+
+
+def _snapshot(found: Findings, look: Look) -> None:
+    """What the next start would believe is what the journal says."""
+    if any(fault.word == "store-journal" for fault in found.faults):
+        return                      # nothing can be held against a journal that is not whole
+    try:
+        wrong = snapshot.contradictions(look.snapshot(), look.facts())
+    except (ValueError, KeyError, TypeError, machine.IllegalStep) as error:
+        found.wrong(f"the snapshot of the room's state cannot be compared with the journal: {error}", "store-snapshot")
+        return
+    if wrong:
+        found.wrong(f"the snapshot of the room's state says other than the journal of {', '.join(wrong)}", "store-snapshot")
 
 
 def _session(found: Findings, look: Look, footage: Path, session: str, progress: Progress, revocations: Revocations) -> Report | None:

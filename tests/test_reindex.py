@@ -86,6 +86,30 @@ async def test_what_a_session_is_owed_is_left_to_the_room(hall: Hall) -> None:
     assert facts == [4, 5, 6, 7, 8], "each once, and the late one too"
 
 
+async def test_what_the_journal_names_by_its_digest_is_the_journals(hall: Hall) -> None:
+    """The intake has judged these bytes: a note that came too late for it changes nothing. Other bytes are judged anew."""
+    kept = Kept(hall)
+    await hall.to(State.RUNNING)
+    paths = []
+    for _ in range(2):
+        await hall.clock.pass_time(60)
+        paths.append(kept.segment("mic", codec="aac"))
+    await kept.take_in()
+    for path in paths:
+        sidecar = kept.sidecar(path)
+        path.with_suffix(".watch.json").write_bytes(WatchNote("mic", sidecar.seq, sidecar.sha256, "rules/1", -1234, 5, 0, 1, 0).to_json())
+    before = kept.table("segment")
+    kept.edit(paths[1], frames=7)
+    kept.spoil("DELETE FROM segment")
+    await hall.fact(e.ExamEnded, by="T001", outcome="completed")
+    assert again(kept).refused == []
+    first, second = kept.table("segment")
+    assert first == before[0] and first[-3:] == (None, None, 1)
+    assert second[-3:] == (-1234, 5, 1) and second[13] != before[1][13], "row 13: the sidecar's digest"
+    paths[0].write_bytes(b"short")
+    assert [why for _, why in again(kept).refused] == ["its .mp4 has another size"]
+
+
 async def test_a_sidecar_that_is_none_is_named_and_stops_nothing(hall: Hall) -> None:
     kept = Kept(hall)
     paths = []

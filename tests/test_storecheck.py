@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from edge.storage.catalog import Catalog, Segment
 from edge.storage.database import Database
 from edge.storage.journal import Envelope, Journal
 from edge.storage.look import Look, NoStore
+from edge.storage.snapshot import Snapshot
 from tests.evidence.career import Career, digest_of, session_id
 from tests.evidence.conftest import TestAuthority
 
@@ -131,6 +133,30 @@ def test_a_store_that_was_tampered_with(career: Career, state: Path, changes: li
     spoil(state, *changes)
     report = check(career, state)
     assert report.verdict == "FAIL" and kinds(report) & found and kinds(report) <= found | {"journal", "missing-document"}, report.lines
+
+
+async def test_a_snapshot_that_says_other_than_the_journal_is_found_whoever_made_it(career: Career, state: Path) -> None:
+    """Kept by the room itself, with its own key, from a state that never was: a later date, a session more, another count."""
+    database = Database(state / "edge.db", ballast=False)
+    journal = Journal(database, chain.link)
+    truth = Snapshot(journal, b"k" * 32).recall()
+    one = truth.sessions[session_id(2)]
+    forged = {
+        "": truth, session_id(2): replace(truth, sessions={**truth.sessions, session_id(2): replace(one, kept_until="2027-01-01")}),
+        session_id(9): replace(truth, sessions={**truth.sessions, session_id(9): replace(one, id=session_id(9))}),
+        "room": replace(truth, closed_total=7)}
+    for wrong, said in forged.items():
+        database.write_now(lambda c: c.execute("DELETE FROM snapshot"))
+        await Snapshot(journal, b"k" * 32).keep(said, journal.head)
+        report = check(career, state)
+        assert [str(each) for each in report.findings] == [
+            f"the snapshot of the room's state says other than the journal of {wrong}"] * bool(wrong), wrong
+        assert kinds(report) <= {"store-snapshot"}
+    database.close()
+    spoil(state, "UPDATE snapshot SET body = '0 {' WHERE id = 0")
+    assert kinds(check(career, state)) == {"store-snapshot"}
+    spoil(state, "UPDATE snapshot SET body = '0 {\"program\": \"of another version\"}' WHERE id = 0")
+    assert kinds(check(career, state)) == set(), "which is made anew at the next start"
 
 
 @pytest.mark.parametrize(("path", "change", "found"), [

@@ -147,6 +147,10 @@ FINDINGS: dict[str, dict[Language, str]] = {
     "store-row": {
         "zh-CN": "数据库中的录像索引与磁盘或日志不一致。",
         "en": "The index of recordings says other than the disk or the journal."},
+    "store-snapshot": {
+        "zh-CN": "考场状态快照与日志不符：有人改动过快照，或程序有误。以日志为准；请保留该数据库副本，并清空快照表后重新启动。",
+        "en": "The snapshot of the room's state says other than its journal: somebody changed it, or the program is wrong. The journal "
+              "counts. Keep a copy of the database, then empty the table `snapshot` and start anew."},
     "sm2": {
         "zh-CN": "国密（SM2）第二签名不成立；第一签名单独有效，见其余结论。",
         "en": "The second signature (SM2) does not hold. The first one stands for itself; see the rest."},

@@ -81,7 +81,7 @@ class Footage:
     def _sidecars(self, stream: str, highest: int, seen: set[int]) -> Iterator[Finding]:
         days = [(stream, str(day.relative_to(self.folder))) for day in day_folders(self.folder / stream)]
         waiting = 0
-        for done, found in enumerate(read_all(self.folder, days, self.processes or os.cpu_count() or 1), 1):
+        for done, found in enumerate(read_all(self.folder, None, days, self.processes or os.cpu_count() or 1), 1):
             rows = {row[_AT["seq"]]: row for row in found.rows}
             held = self.look.numbered(stream, min(rows), max(rows)) if rows else {}
             self.looked += len(rows)

@@ -269,7 +269,9 @@ def step(state: RoomState, event: e.Event) -> RoomState:
     if contradiction := _contradiction(state, session, event):
         raise IllegalStep(contradiction, f"{event.kind} contradicts what has happened: {contradiction}")
     after = TABLE[session.state].get(type(event)) or session.state
-    session = replace(_apply(session, event), state=after)
+    session = _apply(session, event)
+    if session.state is not after:
+        session = replace(session, state=after)
     if isinstance(state.sessions, _Folding):
         state.sessions[session.id] = session
     else:
@@ -281,17 +283,17 @@ class _Folding(dict[str, Session]):
     """The sessions while a journal is folded: changed in place, because nobody else has seen them yet (years hold thousands)."""
 
 
-def fold(facts: Iterable[e.Event]) -> RoomState:
-    """The room after all of `facts`: `step` upon `step` from the empty room. IllegalStep names the first that cannot be."""
-    state = RoomState()
-    for after in walk(facts):
+def fold(facts: Iterable[e.Event], since: RoomState | None = None) -> RoomState:
+    """The room after all of `facts`: `step` upon `step` from the empty room or `since`. IllegalStep names the first that cannot be."""
+    state = since or RoomState()
+    for after in walk(facts, since):
         state = after
     return replace(state, sessions=dict(state.sessions))
 
 
-def walk(facts: Iterable[e.Event]) -> Iterator[RoomState]:
+def walk(facts: Iterable[e.Event], since: RoomState | None = None) -> Iterator[RoomState]:
     """The room after each of `facts`, as `fold`. All of them share one dict of sessions, which grows."""
-    state = RoomState(sessions=_Folding())
+    state = replace(since or RoomState(), sessions=_Folding(since.sessions if since else {}))
     for fact in facts:
         state = step(state, fact)
         yield state
@@ -466,8 +468,9 @@ def _apply(session: Session, event: e.Event) -> Session:
             return replace(session, opened=event)
         case e.CandidateAdmitted():
             doubt = Doubt(event.exception or "", event.at) if event.method == "manual" else None
-            came = replace(session, turned_away={c: code for c, code in session.turned_away.items() if c != event.candidate_id})
-            return _seated(came, Admission(event.candidate_id, event.subject, event.at, event.method, event.seat, event, doubt))
+            if event.candidate_id in session.turned_away:
+                session = replace(session, turned_away={c: code for c, code in session.turned_away.items() if c != event.candidate_id})
+            return _seated(session, Admission(event.candidate_id, event.subject, event.at, event.method, event.seat, event, doubt))
         case e.SeatAssigned() | e.CandidateLeft() | e.CandidateReturned() | e.IdentityDoubted() | e.DoubtSigned() | e.DoubtSettled():
             return _apply_attendance(session, event)
         case e.AttendanceCorrected():
@@ -588,7 +591,7 @@ def _answer(session: Session, digest: str, **change: Any) -> Session:
 
 def _room_totals(state: RoomState, session: Session, event: e.Event) -> RoomState:
     live = session.id if session.live else None if state.live == session.id else state.live
-    state = _witnessed(replace(state, live=live), event)
+    state = _witnessed(state if live == state.live else replace(state, live=live), event)
     match event:
         case e.CheckinOpened():
             counter = state.hw_counter if event.hw_counter is None else event.hw_counter

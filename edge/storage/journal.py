@@ -151,7 +151,7 @@ class Journal:
     """The chain. `append` returns when the fact is on disk."""
 
     def __init__(self, database: Database, link: Link) -> None:
-        self._database, self._link = database, link
+        self.database, self._link = database, link
         with database.read() as connection:
             row = connection.execute("SELECT seq, hash FROM event ORDER BY seq DESC LIMIT 1").fetchone()
         self.head: tuple[int, str] = (row["seq"], row["hash"]) if row else (0, GENESIS)
@@ -169,7 +169,7 @@ class Journal:
             for each in beside:
                 each.write(connection, seq, event)
 
-        await self._database.write(change)
+        await self.database.write(change)
         self.head = (seq, digest)
         return e.Recorded(seq, event, prev, digest)
 
@@ -177,16 +177,32 @@ class Journal:
         """The facts that make the room's state, in order. Late segments of sealed sessions are among them."""
         yield from self._rows(FOLDED, NOT_FOLDED)
 
+    def since(self, seq: int) -> Iterator[e.Recorded]:
+        """Every fact after row `seq`, in order."""
+        yield from self._rows("SELECT * FROM event WHERE seq > ? ORDER BY seq", (seq,))
+
+    def hash_of(self, seq: int) -> str | None:
+        """The hash of a row; None if there is no such row."""
+        with self.database.read() as connection:
+            row = connection.execute("SELECT hash FROM event WHERE seq = ?", (seq,)).fetchone()
+        return row["hash"] if row else None
+
     def of_session(self, session: str) -> list[e.Recorded]:
         """All facts of one session, in order."""
         return list(self._rows("SELECT * FROM event WHERE session = ? ORDER BY seq", (session,)))
+
+    def folded_of(self, session: str, last: int) -> list[e.Recorded]:
+        """The facts of one session that make the room's state, up to row `last`, in order."""
+        marks = ",".join("?" * len(NOT_FOLDED))
+        return list(self._rows(f"SELECT * FROM event WHERE session = ? AND seq <= ? AND kind NOT IN ({marks}) ORDER BY seq",  # noqa: S608
+                               (session, last, *NOT_FOLDED)))
 
     def all(self) -> Iterator[e.Recorded]:
         """The whole journal, in order."""
         yield from self._rows("SELECT * FROM event ORDER BY seq", ())
 
     def _rows(self, query: str, values: Sequence[Any]) -> Iterator[e.Recorded]:
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             for row in connection.execute(query, values):
                 yield recorded(row)
 

@@ -66,11 +66,24 @@ class Look:
 
     def rows(self) -> Iterator[tuple[int, str | None, str, int, int, str, str, str, str]]:
         """The whole journal as it is stored, in order: seq, session, kind, utc_us, boot_us, boot_id, body, prev, hash."""
+        yield from (tuple(row) for row in self._pages())
+
+    def _pages(self) -> Iterator[sqlite3.Row]:
         after = -1
         while page := self._ask("SELECT seq, session, kind, utc_us, boot_us, boot_id, body, prev, hash FROM event WHERE seq > ? "
                                 "ORDER BY seq LIMIT ?", after, PAGE):
-            yield from (tuple(row) for row in page)
+            yield from page
             after = page[-1][0]
+
+    def facts(self) -> Iterator[e.Recorded]:
+        """The whole journal as facts, in order. ValueError at a row that is none."""
+        yield from (recorded(row) for row in self._pages())
+
+    def snapshot(self) -> list[tuple[str, str]]:
+        """Rows of the folded state, in order: session and body; none in a database of before there was one."""
+        if not self._ask("SELECT 1 FROM sqlite_master WHERE name = 'snapshot'"):
+            return []
+        return [tuple(row) for row in self._ask("SELECT session, body FROM snapshot ORDER BY id")]
 
     def last_row(self) -> int:
         """The number of the journal's last row; 0 if it has none."""

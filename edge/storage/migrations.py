@@ -107,7 +107,13 @@ def step_keeping(db: sqlite_utils.Database) -> None:
                "JOIN segment s ON s.stream = x.stream AND s.seq = x.seq GROUP BY x.session")
 
 
-STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1, step_2, step_archive, step_upkeep, step_export, step_keeping)
+def step_start(db: sqlite_utils.Database) -> None:
+    """The folded state (storage.snapshot), a cache of the journal: a row for each session, row 0 for the room. May be emptied any time."""
+    db.execute("CREATE TABLE snapshot(id INTEGER PRIMARY KEY, session TEXT NOT NULL UNIQUE, body TEXT NOT NULL)")
+
+
+STEPS: tuple[Callable[[sqlite_utils.Database], None], ...] = (step_1, step_2, step_archive, step_upkeep, step_export, step_keeping,
+                                                                step_start)
 
 
 def apply(connection: sqlite3.Connection) -> None:

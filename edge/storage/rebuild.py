@@ -7,9 +7,12 @@ LIMIT: the last transaction's log holds what it changes of the derived tables; o
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edge.storage.catalog import Segment
@@ -52,6 +55,15 @@ def add_unaccounted(database: Database, start_utc_us: int, end_utc_us: int, why:
     """From now on footage of this stretch is kept, whatever else is known of it. The room makes a fact of it at its next start."""
     database.write_now(lambda c: c.execute("INSERT INTO unaccounted(from_utc_us, to_utc_us, why, told) VALUES (?,?,?,0)",
                                            (start_utc_us, end_utc_us, why)))
+
+
+def judged(database: Path, stream: str, first: int, last: int) -> dict[int, SegmentRow]:
+    """Rows of the segments from number `first` to `last` that the journal names, as the intake judged them; for a process of its own."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        bodies = [json.loads(body) for body, in connection.execute(
+            "SELECT e.body FROM session_segment x CROSS JOIN event e ON e.seq = x.event_seq WHERE x.stream = ? AND x.seq BETWEEN ? AND ?",
+            (stream, first, last))]
+    return {body["seq"]: tuple(body.get(name) for name in COLUMNS) for body in bodies}
 
 
 class Rebuild:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
@@ -107,6 +108,21 @@ async def test_older_day_is_found_after_the_clock_was_set_back(tmp_path: Path) -
     assert sum([await intake.look() for _ in range(SWEEP_EVERY)]) == 1
     lay(tmp_path, "a", 31, "2026/10/01")
     assert await intake.look() == 1
+
+
+async def test_nobody_waits_for_the_first_look_at_years(tmp_path: Path) -> None:
+    """Twenty thousand names that are known already, and one that is not: while they are read, whoever else wants a turn gets it."""
+    day = lay(tmp_path, "a", 20_001).parent
+    for seq in range(20_000):
+        (day / f"{seq:010d}-20261124T053143Z.json").touch()
+    catalog = Catalog()
+    intake = Intake(tmp_path, ["a"], catalog.store, lambda stream: 20_000, SimClock(), tmp_path, note_wait_s=0)
+    looking, turns = asyncio.ensure_future(intake.look()), 0
+    while not looking.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert looking.result() == 1 and [row[1] for row in catalog.rows] == [20_001]
+    assert turns > 20, "the pages stood still"
 
 
 async def test_bad_sidecars_stop_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
