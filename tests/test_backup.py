@@ -168,6 +168,10 @@ async def test_the_restore_drill(hall: Hall, interrupted: bool) -> None:
             backup.restore(config, hall.folder / "b", hall.clock.now(), hall.folder / "keys")
             shutil.rmtree(hall.folder / "state")
         assert at > 20
+        shutil.rmtree(hall.folder / "state")
+        assert killed.dies(killed.restore, hall.folder / "etc" / "edge.toml", hall.folder / "b", hall.clock.now(), hall.folder / "keys",
+                           beyond=(hall.folder / "b" / "edge.db").stat().st_size // 2), "in the middle of the database"
+        backup.restore(config, hall.folder / "b", hall.clock.now(), hall.folder / "keys")
     else:
         backup.restore(config, hall.folder / "b", hall.clock.now(), hall.folder / "keys")
     assert backup.missing_keys(config, made) == []
