@@ -37,6 +37,7 @@ DESK: ViewportSize = {"width": 1366, "height": 768}
 ZOOM: ViewportSize = {"width": 683, "height": 384}
 SCHEMES: tuple[Literal["dark", "light"], ...] = ("dark", "light")
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+expect.set_options(timeout=15_000)      # a deadline, not a measure: a machine with much to do is late
 CARDS = [("样例甲", "000000199001010018"), ("样例辛", "000000196603050099"), ("样例䶮", "000000198810080070")]
 
 
@@ -98,6 +99,9 @@ class Visitor:
 
     def close(self) -> None:
         self.context.close()
+        overtaken = [n for n, each in enumerate(self.complaints) if "htmx:sendAbort" in each]       # a search, by the next letter
+        for n in reversed(overtaken):
+            del self.complaints[max(n - 1, 0):n + 1]
         assert not self.complaints, self.complaints
 
 
