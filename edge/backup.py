@@ -101,7 +101,7 @@ def _files(state: Path, *outside: Path | None) -> Iterator[Path]:
 def _copy(path: Path, to: Path) -> None:
     durable.make_folder(to.parent)
     with path.open("rb") as source, durable.create(to) as raw, io.BufferedWriter(raw, durable.CHUNK_BYTES) as target:
-        shutil.copyfileobj(source, target, durable.CHUNK_BYTES)     # buffered: a bare write on a full disk may write a part and say so softly
+        shutil.copyfileobj(source, target, durable.CHUNK_BYTES)     # a bare write may write a part only
         target.flush()
         os.fsync(target.fileno())
 
