@@ -46,8 +46,9 @@ settings.load_profile("machine-speed-proves-nothing")
 
 ALONE = ("capture/hostile/test_day.py", "capture/hostile/test_reconnect.py")
 """Tests with dozens of workers that measure seconds of a real recording: `./test` lets nothing else run beside them."""
-PACED = ("journeys/", "capture/test_recording.py", "capture/test_kill.py", "capture/test_disk.py", "contracts/test_microphones.py")
-"""Tests that measure seconds of a real recording and hardly compute: two at a time, and nothing else beside them."""
+PACED = ("journeys/", "capture/test_recording.py", "capture/test_kill.py", "capture/test_disk.py", "capture/test_recorder_watch.py",
+         "contracts/test_microphones.py")
+"""Tests that measure seconds of a real recording and hardly compute: three at a time, and nothing else beside them."""
 LONG = ("web/test_browser.py", "test_keys_command.py", "evidence/test_guide.py", "web/", "exported/", "capture/hostile/")
 """What begins first, so that no worker is left with it at the end."""
 

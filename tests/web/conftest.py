@@ -302,9 +302,9 @@ class Daytime(SystemClock):
 class Served:
     """The hall behind uvicorn on a loopback port, in a thread with its own loop; `do` runs a coroutine there."""
 
-    def __init__(self, folder: Path, demo: bool = False) -> None:
+    def __init__(self, folder: Path, demo: bool = False, clock: Clock | None = None) -> None:
         self._ready = threading.Event()
-        self._folder, self._demo, self._clock = folder, demo, Daytime()
+        self._folder, self._demo, self._clock = folder, demo, clock or Daytime()
         self.port = 0
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -345,6 +345,15 @@ class Served:
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     made = Served(tmp_path, demo=True)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def recorded_beside(tmp_path: Path) -> Iterator[Served]:
+    """The same by the machine's own clock, which a real worker's stamps come from."""
+    made = Served(tmp_path, demo=True, clock=SystemClock())
     made.start()
     yield made
     made.stop()

@@ -378,12 +378,12 @@ LUMA = """([top, rows]) => { const v = document.querySelector('video'); if (v.re
 
 
 @pytest.fixture
-def record(served: Served) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+def record(recorded_beside: Served) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     """A real worker on the test picture, whose clock shows the second in which it was drawn; its leash is its stdin."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        desk = served.hall.desk
+        desk = recorded_beside.hall.desk
         init_storage(desk.footage)
         command = [sys.executable, "-m", "edge.capture.worker", "--spec", SPEC.to_json(), "--footage", str(desk.footage),
                    "--run", str(desk.run)]
@@ -416,8 +416,9 @@ def delays(page: Page, count: int, seconds: float) -> Iterator[float]:
 
 
 def test_live_is_at_most_four_seconds_behind_and_says_when_it_stands(
-        chromium: Browser, served: Served, record: Callable[[], subprocess.Popen[bytes]]) -> None:
+        chromium: Browser, recorded_beside: Served, record: Callable[[], subprocess.Popen[bytes]]) -> None:
     """Measured against the clock in the picture, not by what the page says of itself; then the worker dies and comes back."""
+    served = recorded_beside
     do, hall = served.do, served.hall
     do(hall.to("checkin"))
     recording = record()
