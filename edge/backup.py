@@ -11,6 +11,7 @@ Called by `edge backup`.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -99,8 +100,9 @@ def _files(state: Path, *outside: Path | None) -> Iterator[Path]:
 
 def _copy(path: Path, to: Path) -> None:
     durable.make_folder(to.parent)
-    with path.open("rb") as source, durable.create(to) as target:
-        shutil.copyfileobj(source, target, durable.CHUNK_BYTES)
+    with path.open("rb") as source, durable.create(to) as raw, io.BufferedWriter(raw, durable.CHUNK_BYTES) as target:
+        shutil.copyfileobj(source, target, durable.CHUNK_BYTES)     # a bare write may write a part only
+        target.flush()
         os.fsync(target.fileno())
 
 

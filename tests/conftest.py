@@ -45,15 +45,25 @@ from tests.evidence.holders import tpms as tpms
 settings.register_profile("machine-speed-proves-nothing", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("machine-speed-proves-nothing")
 
-ALONE = ("journeys/", "capture/hostile/test_day.py", "capture/hostile/test_reconnect.py", "capture/test_recording.py",
-         "capture/test_kill.py", "capture/test_disk.py", "capture/test_recorder_watch.py", "contracts/test_microphones.py")
-"""Tests that measure seconds of a real recording: `./test` lets nothing else run beside them."""
+ALONE = ("capture/hostile/test_day.py", "capture/hostile/test_reconnect.py")
+"""Tests with dozens of workers that measure seconds of a real recording: `./test` lets nothing else run beside them."""
+PACED = ("journeys/", "capture/test_recording.py", "capture/test_kill.py", "capture/test_disk.py", "capture/test_recorder_watch.py",
+         "contracts/test_microphones.py")
+"""Tests that measure seconds of a real recording and hardly compute: three at a time, and nothing else beside them."""
+LONG = ("web/test_browser.py", "test_keys_command.py", "evidence/test_guide.py", "web/", "exported/", "capture/hostile/")
+"""What begins first, so that no worker is left with it at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def file(item: pytest.Item) -> str:
+        return str(item.path.relative_to(Path(__file__).parent))
+
     for item in items:
-        if str(item.path.relative_to(Path(__file__).parent)).startswith(ALONE):
+        if file(item).startswith(ALONE):
             item.add_marker(pytest.mark.alone)
+        elif file(item).startswith(PACED):
+            item.add_marker(pytest.mark.paced)
+    items.sort(key=lambda item: next((n for n, name in enumerate(LONG) if file(item).startswith(name)), len(LONG)))
 
 
 ROOM = "000000-KD01-R01"

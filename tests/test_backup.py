@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from edge.sessions import events as e
 from edge.sessions.machine import State
 from edge.storage import copy, rebuild
 from edge.storage.retention import IdleRetention
+from tests import killed
 from tests.kept import Kept
 
 if TYPE_CHECKING:
@@ -140,7 +142,7 @@ async def test_what_must_not_be_is_refused_and_nothing_is_written(hall: Hall) ->
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-async def test_the_restore_drill(hall: Hall, interrupted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_restore_drill(hall: Hall, interrupted: bool) -> None:
     """A backup in the middle of a session; the state is lost an hour later; the footage is there. The room comes back, goes on with
     its session, and footage of the lost hour outlives every pass of retention."""
     config, kept = furnish(hall), Kept(hall)
@@ -158,22 +160,18 @@ async def test_the_restore_drill(hall: Hall, interrupted: bool, monkeypatch: pyt
     shutil.move(hall.folder / "state", hall.folder / "lost")
 
     if interrupted:
-        real = backup._copy
-        for calls in range(1, 20):
-            left = iter(range(calls))
-
-            def dies(path: Path, to: Path, left: object = left) -> None:
-                if next(left, None) is None:  # type: ignore[call-overload]
-                    raise KeyboardInterrupt
-                real(path, to)
-
-            monkeypatch.setattr(backup, "_copy", dies)
-            try:
-                backup.restore(config, hall.folder / "b", hall.clock.now(), hall.folder / "keys")
+        for at in itertools.count(1, 3):
+            if not killed.dies(killed.restore, hall.folder / "etc" / "edge.toml", hall.folder / "b", hall.clock.now(), hall.folder / "keys",
+                               of=hall.folder / "state", at=at):
                 break
-            except KeyboardInterrupt:
-                assert not (hall.folder / "state" / "edge.db").exists(), "until all is there, no room can start on it"
-        monkeypatch.undo()
+            assert not (hall.folder / "state" / "edge.db").exists(), "until all is there, no room can start on it"
+            backup.restore(config, hall.folder / "b", hall.clock.now(), hall.folder / "keys")
+            shutil.rmtree(hall.folder / "state")
+        assert at > 20
+        shutil.rmtree(hall.folder / "state")
+        assert killed.dies(killed.restore, hall.folder / "etc" / "edge.toml", hall.folder / "b", hall.clock.now(), hall.folder / "keys",
+                           beyond=(hall.folder / "b" / "edge.db").stat().st_size // 2), "in the middle of the database"
+        backup.restore(config, hall.folder / "b", hall.clock.now(), hall.folder / "keys")
     else:
         backup.restore(config, hall.folder / "b", hall.clock.now(), hall.folder / "keys")
     assert backup.missing_keys(config, made) == []

@@ -4,9 +4,11 @@ people are at the door. Real keys, real files, a real database, a clock in the t
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from jsonschema import Draft202012Validator
 
-from edge import archivable, durable, followers, keyring
+from edge import archivable, followers, keyring
 from edge.capture.control import RecorderControl
 from edge.clock import US, iso_utc
 from edge.evidence import envelope as dsse
@@ -35,6 +37,8 @@ from edge.sim.authority import Authority
 from edge.status import ClockReading
 from edge.storage.look import Look
 from edge.storecheck import contents_of
+from tests import killed
+from tests.capture.test_disk import TestDisk, why_not
 from tests.evidence.holders import Token, Tpm, needs_token, needs_tpm
 
 if TYPE_CHECKING:
@@ -261,55 +265,57 @@ async def test_a_renewed_certificate_of_the_same_key_is_named_too(office: Office
     assert office.rollover().old_cert_sha256 == old
 
 
-class Cut(BaseException):
-    """The power goes: nothing after this moment happens."""
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[TestDisk]:
+    """A disk that can lose power."""
+    if reason := why_not():
+        pytest.skip(reason)
+    try:
+        made = TestDisk(tmp_path / "disk", 24)
+    except OSError as error:
+        pytest.skip(f"no disk of the test's own: {error}")
+    yield made
+    made.remove()
 
 
-async def test_a_power_cut_anywhere_in_the_change_is_finished_at_the_next_start(office: Office, monkeypatch: pytest.MonkeyPatch,
-                                                                               tmp_path: Path) -> None:
+async def cut_anywhere(office: Office, disk: TestDisk | None) -> None:
+    """Whichever change of the folder is the last before the end, the next start finishes the roll."""
     await office.start()
-    old = office.facts.cert_sha256
+    facts, old = office.facts, office.facts.cert_sha256
     office.stage()
     new = fingerprint(read_certificates(office.files.next_certificate.read_bytes())[0])
-    folder, names = office.files.certificate.parent, ("write_new", "replace", "remove", "make_folder")
-    calls = {name: getattr(durable, name) for name in names}
-    shutil.copytree(folder, tmp_path / "before")
-    left, cuts = 0, 0
-
-    def counted(name: str) -> Callable[..., Any]:
-        def call(*arguments: Any, **more: Any) -> Any:
-            nonlocal left
-            if left == 0:
-                raise Cut
-            left -= 1
-            return calls[name](*arguments, **more)
-        return call
-
-    for number in range(40):
+    folder, before, room = office.files.certificate.parent, office.hall.folder / "before", office.hall.room
+    shutil.copytree(folder, before)
+    for at in itertools.count(1):
         shutil.rmtree(folder)
-        shutil.copytree(tmp_path / "before", folder)
-        left = number
-        room = office.hall.restart()
-        office.open()
-        for name in names:
-            monkeypatch.setattr(durable, name, counted(name))
-        try:
-            keyring.roll(office.files, office.signer, office.facts, room)
-            cut = False
-        except Cut:
-            cut, cuts = True, cuts + 1
-        for name in names:
-            monkeypatch.setattr(durable, name, calls[name])
+        shutil.copytree(before, folder)
+        if disk:
+            await asyncio.to_thread(subprocess.run, ["sync", "-f", str(folder)], check=True)
+        cut = killed.dies(killed.roll, office.files, facts, office.hall.folder, office.hall.clock.now().utc_us,
+                          of=folder, at=at, disk=disk.mount if disk else None)
+        if cut and disk:
+            disk.back()
         office.open()                                       # never a key without its certificate
         office.signer, office.facts = keyring.roll(office.files, office.signer, office.facts, room)
         assert office.facts.cert_sha256 == new and office.rollover().old_cert_sha256 == old
-        assert sorted(path.name for path in folder.iterdir()) == ["device.key", "device.pem", "rollovers", "root.pem"]
+        left = {path.name for path in folder.iterdir() if path.suffix != ".part"}
+        assert left == {"device.key", "device.pem", "rollovers", "root.pem"}
         if not cut:
             break
-    assert cuts >= 6
+    assert at > 15
     await keyring.account(office.files, office.facts, office.hall.room)
     await keyring.account(office.files, office.facts, office.hall.room)
     assert len(office.all(e.KeyRolled)) == 1
+
+
+async def test_killed_anywhere_in_the_change_the_next_start_finishes_it(office: Office) -> None:
+    await cut_anywhere(office, None)
+
+
+async def test_a_power_cut_anywhere_in_the_change_is_finished_at_the_next_start(
+        make_hall: Callable[[], Hall], authority: Authority, disk: TestDisk) -> None:
+    (disk.mount / "keys").mkdir()
+    await cut_anywhere(Office(make_hall(), authority, disk.mount / "keys"), disk)
 
 
 async def test_a_key_in_place_of_a_lost_one_is_said(office: Office) -> None:

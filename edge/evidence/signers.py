@@ -106,14 +106,15 @@ class TpmKey:
     place: Place = "tpm2"
     _PROVIDERS = ("-provider", "tpm2", "-provider", "default")
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, answer_s: float = SIGN_S) -> None:
+        self._path, self._answer_s = path, answer_s
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
         return _p256(serialization.load_pem_public_key(_run(("openssl", "pkey", *self._PROVIDERS, "-in", str(self._path), "-pubout"), b"")))
 
     def sign_digest(self, digest: bytes) -> bytes:
-        return _run(("openssl", "pkeyutl", *self._PROVIDERS, "-inkey", str(self._path), "-sign", "-pkeyopt", "digest:sha256"), digest)
+        return _run(("openssl", "pkeyutl", *self._PROVIDERS, "-inkey", str(self._path), "-sign", "-pkeyopt", "digest:sha256"), digest,
+                    self._answer_s)
 
 
 class TokenKey:
@@ -324,9 +325,8 @@ def _p256(key: object) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def _run(command: Sequence[str], data: bytes, seconds: float | None = None, environment: Mapping[str, str] | None = None) -> bytes:
+def _run(command: Sequence[str], data: bytes, seconds: float = SIGN_S, environment: Mapping[str, str] | None = None) -> bytes:
     """What the program writes. SignerFault if it is not there, does not come to an end, or says no; its last word goes into the text."""
-    seconds = SIGN_S if seconds is None else seconds
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=seconds, check=False,
                               env={**os.environ, "LC_ALL": "C", **(environment or {})})

@@ -27,13 +27,13 @@ class NotPrinted(Exception):
         self.word = word
 
 
-async def to_pdf(html: str) -> bytes:
-    """The page as a PDF. NotPrinted if the program fails or takes more than two minutes."""
+async def to_pdf(html: str, within_s: float = PRINT_S) -> bytes:
+    """The page as a PDF. NotPrinted if the program fails or takes longer than that."""
     keep = {name: value for name in ("PATH", "PYTHONPATH", "PYTHONSAFEPATH", "HOME", "XDG_CACHE_HOME") if (value := os.environ.get(name))}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "edge.web.paper", stdin=PIPE, stdout=PIPE, env=keep,
                                                    start_new_session=True)
     try:
-        async with asyncio.timeout(PRINT_S):
+        async with asyncio.timeout(within_s):
             pdf, _ = await process.communicate(html.encode())
     except TimeoutError as error:
         raise NotPrinted("too-long") from error

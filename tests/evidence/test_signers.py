@@ -184,9 +184,8 @@ def test_a_driver_that_fails_is_told_apart(tmp_path: Path, authority: Any, monke
         (tools / "openssl").write_text(program, encoding="ascii")
         (tools / "openssl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}" if program else str(tools))
-    monkeypatch.setattr(signers, "SIGN_S", 0.5)
     with pytest.raises(SignerFault, match=said) as caught:
-        open_signer(path, certificate).sign(b"document")
+        signers.DeviceSigner(signers.TpmKey(path, answer_s=0.5), certificate).sign(b"document")
     assert caught.value.word == word
 
 

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 SESSION = "S20261126-KD01-R01-01"
 
 
-def scrub_of(kept: Kept, days: int = 30, most: int = 40 << 20, busy: bool = False, ours: bool = True) -> Scrub:
+def scrub_of(kept: Kept, days: int = 30, most: int = 40 << 20, busy: Callable[[], bool] = lambda: False, ours: bool = True) -> Scrub:
     hall = kept.hall
 
     async def report(fact: e.Event) -> None:
         await hall.room.report(fact)
 
-    return Scrub(hall.database, kept.footage, days, most, hall.clock, report, lambda: busy, lambda: ours)
+    return Scrub(hall.database, kept.footage, days, most, hall.clock, report, busy, lambda: ours)
 
 
 async def a_pass(each: Scrub, kept: Kept) -> None:
@@ -108,27 +108,23 @@ async def test_whatever_is_wrong_has_its_word(hall: Hall, spoil: Callable[[Path]
     assert [(d.stream, d.seq, d.what) for d in damages(hall.database)] == [("mic", 3, word)] and word in scrub.WORDS
 
 
-async def test_a_restart_goes_on_where_it_was(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrub, "BATCH", 3)
-    kept, _ = await recorded(hall)
-    seen: list[Path] = []
-    real = scrub.hash_uncached
-
-    def look(path: Path) -> tuple[str, int]:
-        seen.append(path)
-        return real(path)
-
-    monkeypatch.setattr(scrub, "hash_uncached", look)
-    for _ in range(4):
+async def test_a_restart_goes_on_where_it_was(hall: Hall) -> None:
+    kept, paths = await recorded(hall, 40)
+    began = hall.clock.now().utc_us
+    for n in range(3):
         await scrub_of(kept).step()         # a new one each time: all it knows is in the database
         hall.restart()
-    assert len(seen) == len(set(seen)) == 10
-    progress = progress_of(hall.database)
-    assert progress is not None and (progress.number, progress.files, progress.last_ended_utc_us) == (1, 10, None)
+        progress = progress_of(hall.database)
+        assert progress is not None and (progress.number, progress.files) == (1, min(32 * (n + 1), 80))
+        flip(paths[0])                      # what was looked at is left behind: it does not begin anew
     late = kept.segment("mic")
     await kept.take_in()
+    flip(late)
     await scrub_of(kept).step()
-    assert seen[-1] == late, "what comes while a pass runs belongs to it"
+    assert [(d.stream, d.seq) for d in damages(hall.database)] == [("mic", 41)], "what comes while a pass runs belongs to it"
+    await scrub_of(kept).step()
+    ended = progress_of(hall.database)
+    assert ended is not None and (ended.number, ended.files, ended.last_began_utc_us) == (2, 0, began)
 
 
 async def test_it_takes_its_time_and_ends_in_time(hall: Hall) -> None:
@@ -146,7 +142,7 @@ async def test_it_takes_its_time_and_ends_in_time(hall: Hall) -> None:
 async def test_it_rests_while_a_session_is_held_or_the_disk_is_not_ours(hall: Hall) -> None:
     kept, paths = await recorded(hall)
     gone(paths[0])
-    assert await scrub_of(kept, busy=True).step() == scrub.REST_S
+    assert await scrub_of(kept, busy=lambda: True).step() == scrub.REST_S
     assert await scrub_of(kept, ours=False).step() == scrub.REST_S
     assert progress_of(hall.database) is None and facts(hall) == []
 
@@ -166,19 +162,21 @@ async def test_a_lost_disk_is_no_lost_files(hall: Hall) -> None:
     assert damages(hall.database) == []
 
 
-async def test_what_expires_under_its_hands_is_not_damaged(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_expires_under_its_hands_is_not_damaged(hall: Hall) -> None:
     kept, paths = await recorded(hall)
-    real = scrub.hash_uncached
+    asked = 0
 
-    def expires(path: Path) -> tuple[str, int]:
-        if path == paths[0]:
-            kept.spoil("DELETE FROM segment WHERE stream = 'cam-front' AND seq = 1")
-            gone(path)
-        return real(path)
+    def meanwhile() -> bool:
+        """Whether it is to rest: asked before a batch and after each file. The second file expires when the first one was read."""
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            kept.spoil("DELETE FROM segment WHERE stream = 'cam-front' AND seq = 2")
+            gone(paths[2])
+        return False
 
-    monkeypatch.setattr(scrub, "hash_uncached", expires)
-    await a_pass(scrub_of(kept), kept)
-    assert facts(hall) == []
+    await scrub_of(kept, busy=meanwhile).step()
+    assert asked > 2 and facts(hall) == [] and damages(hall.database) == []
 
 
 async def test_it_never_goes_on_for_ever_in_the_past(hall: Hall) -> None:

@@ -288,17 +288,29 @@ async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
     made.database.close()
 
 
+class Daytime(SystemClock):
+    """The machine's clocks, but half an hour off near the room's midnight: what is of today when a test begins still is when it ends."""
+
+    def __init__(self) -> None:
+        minute = (super().now().utc_us // (60 * US) + 8 * 60) % 1440
+        self._off_us = 30 * 60 * US * ((minute < 20) - (minute >= 1440 - 20))
+
+    def now(self) -> Stamp:
+        now = super().now()
+        return replace(now, utc_us=now.utc_us + self._off_us)
+
+
 class Served:
     """The hall behind uvicorn on a loopback port, in a thread with its own loop; `do` runs a coroutine there."""
 
-    def __init__(self, folder: Path, demo: bool = False) -> None:
+    def __init__(self, folder: Path, demo: bool = False, clock: Clock | None = None) -> None:
         self._ready = threading.Event()
-        self._folder, self._demo = folder, demo
+        self._folder, self._demo, self._clock = folder, demo, clock or Daytime()
         self.port = 0
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
     async def _serve(self) -> None:
-        self.hall = build_hall(self._folder, SystemClock())
+        self.hall = build_hall(self._folder, self._clock)
         if self._demo:
             rows = tuple((s, m.name, m.role, PASSWORDS[s], PINS.get(s, "")) for s, m in self.hall.room.staff.members.items())
             self.hall.app = build_web(self.hall.room, replace(self.hall.desk, demo_logins=rows))
@@ -334,6 +346,15 @@ class Served:
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     made = Served(tmp_path, demo=True)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def recorded_beside(tmp_path: Path) -> Iterator[Served]:
+    """The same by the machine's own clock, which a real worker's stamps come from."""
+    made = Served(tmp_path, demo=True, clock=SystemClock())
     made.start()
     yield made
     made.stop()

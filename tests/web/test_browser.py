@@ -37,6 +37,7 @@ DESK: ViewportSize = {"width": 1366, "height": 768}
 ZOOM: ViewportSize = {"width": 683, "height": 384}
 SCHEMES: tuple[Literal["dark", "light"], ...] = ("dark", "light")
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+expect.set_options(timeout=15_000)      # a deadline, not a measure: a machine with much to do is late
 CARDS = [("样例甲", "000000199001010018"), ("样例辛", "000000196603050099"), ("样例䶮", "000000198810080070")]
 
 
@@ -98,6 +99,9 @@ class Visitor:
 
     def close(self) -> None:
         self.context.close()
+        overtaken = [n for n, each in enumerate(self.complaints) if "htmx:sendAbort" in each]       # a search, by the next letter
+        for n in reversed(overtaken):
+            del self.complaints[max(n - 1, 0):n + 1]
         assert not self.complaints, self.complaints
 
 
@@ -129,7 +133,7 @@ def test_every_page_in_a_real_browser(chromium: Browser, served: Served) -> None
     expect(page.locator("#next")).to_contain_text("今天没有待进行的场次")
     do(hall.plan())
     do(hall.roster())
-    do(hall.plan(LATER, hall.clock.now().utc_us + US))           # of today also late in the evening: the chief stays on duty
+    do(hall.plan(LATER, hall.clock.now().utc_us + 60 * US))
     expect(page.locator("#next .big")).to_be_visible()           # it came by itself
     chief.looks_right()
     page.click("#enter")
@@ -252,9 +256,7 @@ def test_a_refusal_keeps_what_was_typed(chromium: Browser, served: Served) -> No
 
 def test_a_late_start_asks_for_the_reason(chromium: Browser, served: Served) -> None:
     hall, do = served.hall, served.do
-    now_us = hall.clock.now().utc_us
-    off_us = -10 * 60 * US if hall.room.local_date(now_us - 10 * 60 * US) == hall.room.local_date(now_us) else 10 * 60 * US
-    do(hall.plan(SESSION, now_us + off_us))                     # of today, also just after midnight
+    do(hall.plan(SESSION, hall.clock.now().utc_us - 10 * 60 * US))
     do(hall.roster())
     do(hall.to("checkin"))
     do(hall.card(*CARDS[0]))
@@ -376,12 +378,12 @@ LUMA = """([top, rows]) => { const v = document.querySelector('video'); if (v.re
 
 
 @pytest.fixture
-def record(served: Served) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+def record(recorded_beside: Served) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     """A real worker on the test picture, whose clock shows the second in which it was drawn; its leash is its stdin."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        desk = served.hall.desk
+        desk = recorded_beside.hall.desk
         init_storage(desk.footage)
         command = [sys.executable, "-m", "edge.capture.worker", "--spec", SPEC.to_json(), "--footage", str(desk.footage),
                    "--run", str(desk.run)]
@@ -414,8 +416,9 @@ def delays(page: Page, count: int, seconds: float) -> Iterator[float]:
 
 
 def test_live_is_at_most_four_seconds_behind_and_says_when_it_stands(
-        chromium: Browser, served: Served, record: Callable[[], subprocess.Popen[bytes]]) -> None:
+        chromium: Browser, recorded_beside: Served, record: Callable[[], subprocess.Popen[bytes]]) -> None:
     """Measured against the clock in the picture, not by what the page says of itself; then the worker dies and comes back."""
+    served = recorded_beside
     do, hall = served.do, served.hall
     do(hall.to("checkin"))
     recording = record()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import signal
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -139,12 +141,29 @@ async def test_the_pdf_is_a4_and_carries_its_chinese_font_and_pictures(hall: Hal
     assert re.search(rb"/MediaBox *\[0 0 595[.\d]* 841[.\d]*\]", pdf)
 
 
-async def test_a_pdf_that_fails_is_a_refusal_in_words(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+def printers() -> list[int]:
+    """The printing programs that this process has started, by pid."""
+    mine = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return [int(pid) for each in mine for pid in each.read_text().split() if b"edge.web.paper" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+async def test_a_pdf_that_fails_is_a_refusal_in_words(hall: Hall) -> None:
+    """The printing program is killed, as the kernel does where memory runs out."""
     await hall.to("checkin")
-    monkeypatch.setattr(paper, "PRINT_S", 0.01)
     async with hall.browser("A001") as auditor:
-        answer = await auditor.post(f"/archive/{SESSION}/dossier.pdf")
+        asked = asyncio.create_task(auditor.post(f"/archive/{SESSION}/dossier.pdf"))
+        while not (found := printers()):
+            assert not asked.done(), "printed before anybody could kill it"
+            await asyncio.sleep(0.005)
+        os.kill(found[0], signal.SIGKILL)
+        answer = await asked
     assert answer.status_code == 409 and "PDF 没有生成" in answer.text and "打印本页" in answer.text
+
+
+async def test_a_page_that_takes_too_long_is_given_up_and_its_program_ended() -> None:
+    with pytest.raises(paper.NotPrinted, match="too-long"):
+        await paper.to_pdf("<p>x</p>" * 20_000, within_s=0.5)
+    assert printers() == []
 
 
 async def test_a_page_for_paper_fetches_nothing(tmp_path: Path) -> None:

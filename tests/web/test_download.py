@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import io
+import resource
+import sqlite3
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from edge.export import Laid, Order
 from edge.exported.zip64 import Archive, Member
 from edge.sessions import events as e
+from edge.storage.database import Fatal
 from edge.web.app import build_web
 
 if TYPE_CHECKING:
@@ -130,14 +134,30 @@ async def test_whole_names_are_for_an_auditor_who_signs(hall: Hall) -> None:
         assert (await another.get(sent.headers["location"])).status_code == 404, "another auditor signs for himself"
 
 
-async def test_nothing_leaves_that_cannot_be_written_down(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def full(*_: Any, **__: Any) -> None:
-        raise OSError("no room for a fact")
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process grows or is written to any more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
+
+async def test_nothing_leaves_that_cannot_be_written_down(hall: Hall) -> None:
     async with hall.browser("A001") as auditor:
-        monkeypatch.setattr(hall.room._journal, "append", full)
-        with pytest.raises(OSError, match="no room for a fact"):
+        await auditor.get(ZIP)
+        before = facts(hall)
+        with full_disk(), pytest.raises(Fatal, match="Nothing acknowledged is lost"):
             await auditor.get(ZIP)
+        with sqlite3.connect(hall.database.path) as other:      # the disk has room again, and takes everything but the fact
+            other.execute("CREATE TRIGGER lame BEFORE INSERT ON event WHEN new.kind = 'ExportBegun' "
+                          "BEGIN SELECT RAISE(ABORT, 'not this'); END")
+        other.close()
+        with pytest.raises(sqlite3.IntegrityError, match="not this"):
+            await auditor.get(ZIP)
+        assert facts(hall) == before
 
 
 async def test_a_session_without_a_manifest_is_refused_in_words(hall: Hall) -> None:

@@ -159,6 +159,7 @@ def test_check_in_with_the_keyboard_only(chromium: Browser, served: Served) -> N
     page.wait_for_timeout(2400)
     page.keyboard.up("Enter")
     expect(page.locator(".state")).to_have_text("考试中")
+    page.wait_for_load_state("load")
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "find"
     page.keyboard.type("/2")
