@@ -148,6 +148,7 @@ class Disk:
         self.seq += 1
         if opening.run != self.run:
             self.run, self.run_bytes, self.run_frames = opening.run, 0, 0
+            self._trimmed_s = -TRIM_S       # what the opening of the camera took is free by the run's first fragment
         self.run_bytes += len(header)
 
     def _write(self, fragment: bytes, times: boxes.FragmentTimes | None, arrived_us: int, sound: bool) -> None:

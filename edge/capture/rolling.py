@@ -303,7 +303,8 @@ class Rolling:
         self._opening = None
 
     def _leave(self, reason: str) -> None:
-        """Seal, and let the run be over: the next key frame begins a new one."""
+        """Seal, and let the run be over: the next key frame begins a new one. Until then there is none."""
         self._finish(reason, None, None)
+        self.run = ""
         self._held = self._timeline = self._turn = self._behind = None
         self._cut = False

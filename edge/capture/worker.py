@@ -48,6 +48,8 @@ CURE_AGAIN_US = 600 * US
 FEED_TAIL_S, FEED_END_S = 0.5, 6.0
 """For what was read already; and for the TEARDOWN behind a read that waits its five seconds."""
 LATE_US = 5 * US
+KEY_US = 30 * US
+"""A run begins at a key frame. Cameras with "smart" coding send one in ten or twenty seconds, and not each of them one for a newcomer."""
 OPEN_US = 30 * US
 """A camera that answers nothing is given up after 10 s; a driver that has not let go by now never will."""
 WINDOW = 5
@@ -114,7 +116,7 @@ class Worker:
         self._tracks: tuple[Track, ...] = ()
         self._opening = 0                   # the one whose samples are recorded; 0: none
         self._state, self._reason, self._since_us = "starting", "", clock.now().boot_us
-        self._heard_us = self._abandoned_us = self._told_us = self._opened_utc_us = 0
+        self._heard_us = self._abandoned_us = self._told_us = self._opened_utc_us = self._opened_boot_us = 0
         self._asked_us = 0                  # since when the source is being opened
         self._cured_us = -CURE_AGAIN_US     # when a frozen picture was last given a new connection
         self._news = True                   # the state is another than the status file says
@@ -131,7 +133,7 @@ class Worker:
         with self._turn:
             self._opening, self._tracks, self._abandoned_us = opening, tracks, 0
             now = self._clock.now()
-            self._heard_us, self._opened_utc_us, self._asked_us = now.boot_us, now.utc_us, 0
+            self._heard_us, self._opened_utc_us, self._opened_boot_us, self._asked_us = now.boot_us, now.utc_us, now.boot_us, 0
             self._rolling.begin(tracks, lambda: self._source.repairs)
 
     def take(self, opening: int, item: Piece | tuple[Track, ...]) -> bool:
@@ -207,11 +209,13 @@ class Worker:
         disk = self._disk
         if disk.refusing:
             self._set("lost", disk.refusing)
-        elif self._opening and disk.run == self._rolling.run and disk.run_frames:
-            late = now - disk.newest_boot_us > LATE_US
+        elif self._opening:
+            began = bool(self._rolling.run) and disk.run == self._rolling.run and disk.run_frames > 0
+            late = now - disk.newest_boot_us > LATE_US if began else now - self._opened_boot_us > KEY_US
             if late and not disk.waiting_bytes and now - self._heard_us < US:
                 log.error("samples come and none is recorded stream=%s", self._spec.id)
                 self._give_up(now)
+            if not began or not self._opening:
                 return
             if self._state != "recording":
                 log.info("recording stream=%s", self._spec.id)

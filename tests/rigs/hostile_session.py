@@ -31,6 +31,7 @@ class Settings:
     rtp_info: bool = True
     sr_s: float = 5.0               # seconds between sender reports; 0: none
     inband: bool = True             # parameter sets before each key frame
+    keys: bool = True               # key frames are sent; False: only what needs one before it
     sprop: bool = True              # parameter sets in the SDP
     fps: float = 0.0                # delivered, whatever is declared; 0: as declared
     sound_ppm: int = 0              # how much faster the sound's clock runs than the picture's
@@ -179,7 +180,8 @@ class Session:
             self._order(fault)
         unit = self._film.pictures[self._at % len(self._film.pictures)]
         self._at += 1
-        if time.monotonic() < self._stall_until or not self.camera.settings.pictures:
+        settings = self.camera.settings
+        if time.monotonic() < self._stall_until or not settings.pictures or (unit.key and not settings.keys):
             self.skipped += 1
             return True
         stamp = track.base + round((due_s + unit.shift * step_s + self._jump_s) * 90000) & 0xFFFFFFFF
@@ -187,7 +189,7 @@ class Session:
             self._same[0] -= 1
             stamp = self._same[1] = self._same[1] or stamp
         kind = fault.kind if fault else ""
-        payloads = (self._film.set_payloads() if unit.key and self.camera.settings.inband else []) + unit.payloads
+        payloads = (self._film.set_payloads() if unit.key and settings.inband else []) + unit.payloads
         sent = payloads[:len(payloads) // 2] if kind in ("half", "close", "torn") else payloads
         packets = [self._rtp(track, p, stamp, 96, marker=p is payloads[-1]) for p in sent]
         if kind in ("half", "close", "torn"):

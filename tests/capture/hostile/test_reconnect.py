@@ -154,6 +154,37 @@ def test_r_g1_a_refused_password_is_not_repeated(evening: Evening, name: str) ->
     assert 1 <= len(evening.cameras[name].ledger().describes) <= 2      # one try: without, then with the password
 
 
+def test_r_a5_back_without_a_key_frame_is_not_recording(hostile: Any, crew: Any) -> None:
+    """A camera that is there again and sends what cannot be begun with: lost until its first key frame is on the disk, and waited for."""
+    camera = hostile.camera()
+    crew.start(camera)
+    camera.set(keys=False)
+    camera.fault("drop")
+    crew.wait(lambda: crew.bench.state(camera.name) == "lost")
+    seen: set[str] = set()
+    until = time.monotonic() + 8            # longer than a silence would be borne
+    crew.wait(lambda: seen.add(crew.bench.state(camera.name)) or time.monotonic() > until)
+    assert seen == {"lost"}
+    assert len(camera.ledger().sessions) == 2 and len(camera.ledger().pictures(1)) > 100
+    camera.set(keys=True)
+    crew.wait(lambda: crew.bench.state(camera.name) == "recording")
+    assert crew.finish(camera) == [0]
+    sidecars = crew.sidecars(camera)
+    assert len(camera.ledger().sessions) == 2 and len({s.run for s in sidecars}) == 2
+    assert [s.end_reason for s in sidecars if s.end_reason != "rotated"] == ["camera-lost", "stopped"]
+
+
+@pytest.mark.slow
+def test_no_key_frame_for_half_a_minute_gets_a_new_connection(hostile: Any, crew: Any) -> None:
+    camera = hostile.camera(keys=False)
+    crew.start(camera, wait=False)
+    crew.wait(lambda: len(camera.ledger().sessions) == 2, 45)
+    camera.set(keys=True)
+    crew.wait(lambda: crew.bench.state(camera.name) == "recording")
+    first = camera.ledger().sessions[0]
+    assert first["how"] == "teardown" and first["ended"] - first["began"] > 28 * US
+
+
 @pytest.mark.parametrize("order", ["leash", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_r_g1_teardown_at_the_end(hostile: Any, crew: Any, order: str) -> None:
     tcp, udp = hostile.camera(), hostile.camera(video="h265")
@@ -198,6 +229,6 @@ def test_r_g3_workers_die_with_their_recorder(hostile: Any, bench: Any, crew: An
     pids = [bench.status(camera.name).pid for camera in cameras]
     assert not any(map(gone, pids))
     process.kill()
-    wait_until(lambda: all(map(gone, pids)), 5)
+    wait_until(lambda: all(map(gone, pids)), 8)       # a read waits five seconds, and a TEARDOWN behind it
     assert bench.segments(cameras[0].name)[-1][1].end_reason == "stopped"
     assert not list((bench.footage / cameras[0].name).rglob("*.open.json"))
