@@ -15,8 +15,8 @@ import logging
 import random
 import secrets
 import socket
-from collections.abc import Callable, Coroutine
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ from edge.keeper import Keeper, Means
 from edge.notary import Notary
 from edge.programs import NotReady, Task, until_stopped
 from edge.room import Refusal, Room, Rules
-from edge.roomsocket import RoomAtTheSocket, live_in
+from edge.roomsocket import NOT_THERE, RoomAtTheSocket, live_in
 from edge.sessions import events as e
 from edge.storage.archived import ArchiveLedger
 from edge.storage.catalog import Catalog
@@ -85,8 +85,6 @@ class RoomProgram:
     database: Database
     http: httpx.AsyncClient
     tasks: tuple[Task, ...]
-    exports: Exports
-    keeper: Keeper
 
     async def close(self) -> None:
         await self.http.aclose()
@@ -100,19 +98,9 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     durable.make_folder(paths.run)
 
     database = Database(paths.state / "edge.db")
-    catalog, outbox = Catalog(database), Outbox(database)
-    staff, logins = StaffBook(paths.state / "staff.json", clock), Logins(database, clock)
-    specs = config.specs()
     counting = Counting(HardwareCounter(config.evidence.counter)) if config.evidence.counter else None
-
-    reader_status: Callable[[], ReaderStatus] = lambda: reader.state  # noqa: E731 (the reader needs the room, the room asks the reader)
-    room = Room(clock, Journal(database, chain.link), catalog, outbox, staff, Instruments(
-        streams={s.id: s.kind for s in specs}, stream_status=partial(read_status, paths.run),
-        watch=partial(read_watch, paths.run), reader=lambda: reader_status(), disk=partial(_disk, config), clock=status.probe_clock,
-        counter=counting.reading if counting else None,
-        door_still=(lambda: still(paths.run, door, clock.now())) if (door := config.checkin.door_camera) else None,
-    ), Rules(room_code=config.room.code, require_sync=config.clock.require_sync, hmac_key=subject_key, wedge=config.reader.wedge,
-             allow_demo_ids=config.room.allow_demo_ids), Photos(paths.state / "photos"))
+    room = _heart(config, database, subject_key, lambda: reader.state, counting)    # the reader needs the room, the room asks the reader
+    catalog, outbox, logins, specs = room.catalog, room.outbox, Logins(database, room.clock), config.specs()
     signer, facts = _roll(config, signer, facts, room)
 
     advice = _advice(config, room)
@@ -138,13 +126,9 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
                         lambda stream: room.state.probed[stream].day if stream in room.state.probed else "", room.of_the_box, clock)
 
     recorder = RecorderControl(paths.run / "recorder.sock")
-    policies = config.policies()
-    notary = Notary(room, signer, root_pem, facts, recorder, config.recording.seal_wait_s, policies)
+    notary = Notary(room, signer, root_pem, facts, recorder, config.recording.seal_wait_s, config.policies())
     keeping = Keeping(database, paths.footage)
-    keeper = Keeper(room, Means(
-        keeping, signer, facts, storage_fault=partial(_storage_fault, config),
-        synced=lambda: status.probe_clock().state == "synced", streams=names, policies=policies,
-        hours_per_year=config.retention.exam_hours_per_year, reserved=lambda: catalog.reserved_sessions(clock.now().utc_us)))
+    keeper = Keeper(room, _means(config, room, keeping, signer, facts))
     forgetter = Forgetter(room, keeping, paths.state / "enrolment", keeper.trusted)
 
     rng = random.Random(secrets.randbits(64))  # noqa: S311 (jitter only)
@@ -196,7 +180,59 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
         *((("counting", partial(counting.run, room)),) if counting else ()),
         *((("faces", advice.run),) if advice is not None else ()),
         *((("archive", archivist.run),) if archivist is not None else ()),
-    ), exports, keeper)
+    ))
+
+
+def _heart(config: Config, database: Database, subject_key: bytes, reader: Callable[[], ReaderStatus],
+           counting: Counting | None = None) -> Room:
+    """The room itself, with its past: what may happen in it, and what it is told of its devices. Nothing runs yet."""
+    clock, paths, specs, door = SystemClock(), config.paths, config.specs(), config.checkin.door_camera
+    return Room(clock, Journal(database, chain.link), Catalog(database), Outbox(database), StaffBook(paths.state / "staff.json", clock),
+                Instruments(
+        streams={s.id: s.kind for s in specs}, stream_status=partial(read_status, paths.run),
+        watch=partial(read_watch, paths.run), reader=reader, disk=partial(_disk, config), clock=status.probe_clock,
+        counter=counting.reading if counting else None,
+        door_still=(lambda: still(paths.run, door, clock.now())) if door else None,
+    ), Rules(room_code=config.room.code, require_sync=config.clock.require_sync, hmac_key=subject_key, wedge=config.reader.wedge,
+             allow_demo_ids=config.room.allow_demo_ids), Photos(paths.state / "photos"))
+
+
+def _means(config: Config, room: Room, keeping: Keeping, signer: DeviceSigner | None, facts: RoomFacts | None) -> Means:
+    """What the keeper works with; without a key it only reports."""
+    return Means(
+        keeping, signer, facts, storage_fault=partial(_storage_fault, config), synced=lambda: status.probe_clock().state == "synced",
+        streams=[s.id for s in config.specs()], policies=config.policies(), hours_per_year=config.retention.exam_hours_per_year,
+        reserved=lambda: room.catalog.reserved_sessions(room.clock.now().utc_us))
+
+
+# ---- at rest ----------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True)
+class RoomAtRest:
+    """A room that does not run, as commands look at it: no key, no socket, nothing on its way. Held for a moment only: it may start."""
+
+    database: Database
+    exports: Exports
+    keeper: Keeper
+
+
+@contextmanager
+def at_rest(config: Config) -> Iterator[RoomAtRest]:
+    """Open the room's store for one question or one fact. NotReady if there is none.
+
+    Makes nothing and settles nothing: key and certificate stay untouched (a staged key is the room's to roll, under its own user), and
+    nobody is recognised here, so the key that stands for people is not needed.
+    """
+    path = config.paths.state / "edge.db"
+    if not path.is_file():
+        raise NotReady(f"there is no database {path}: this room has never run, or this is another room's configuration. Nothing was done.")
+    database = Database(path, ballast=False)
+    try:
+        room = _heart(config, database, b"", lambda: ReaderStatus("starting", None, None, 0))
+        keeper = Keeper(room, _means(config, room, Keeping(database, config.paths.footage), None, None))
+        yield RoomAtRest(database, Exports(room, config.paths.footage, config.in_state(config.evidence.root).read_bytes()), keeper)
+    finally:
+        database.close()
 
 
 # ---- running ----------------------------------------------------------------------------------------------------------
@@ -273,22 +309,41 @@ async def export_session(config: Config, order: Order, to: Path, progress: Progr
     async with httpx.AsyncClient(transport=channel, base_url="http://room", timeout=httpx.Timeout(10, read=120)) as http:
         try:
             answer = await http.post(f"/sessions/{order.session}/files/export/begin", json=order.told())
-        except (httpx.ConnectError, FileNotFoundError):
-            program = build_room(config)
-            try:
-                laid = await program.exports.begin(await program.exports.lay(order))
-                return await let_go(laid, to, root_pem, pace, progress, program.exports)
-            except Refusal as refusal:
-                raise Refused(refusal.word, dict(refusal.facts)) from None
-            finally:
-                await program.close()
-        told: dict[str, Any] = answer.json()
-        if answer.status_code == 409 and told.get("refusal") == "not-exportable":
-            raise NotExportable(str(told["facts"]["detail"]))
-        if answer.status_code != 200:
-            raise Refused(str(told.get("refusal", "bad-request")), told.get("facts", {}))
+            told: dict[str, Any] = answer.json()
+        except NOT_THERE:
+            with at_rest(config) as room:
+                try:
+                    laid = await room.exports.begin(await room.exports.lay(order))
+                except Refusal as refusal:
+                    raise Refused(refusal.word, dict(refusal.facts)) from None
+        else:
+            if answer.status_code == 409 and told.get("refusal") == "not-exportable":
+                raise NotExportable(str(told["facts"]["detail"]))
+            if answer.status_code != 200:
+                raise Refused(str(told.get("refusal", "bad-request")), told.get("facts", {}))
+            laid = from_json(order, told)
+        return await let_go(laid, to, root_pem, pace, progress, _WhoeverIsThere(config, RoomAtTheSocket(http, order.by)))
 
-        return await let_go(from_json(order, told), to, root_pem, pace, progress, RoomAtTheSocket(http, order.by))
+
+class _WhoeverIsThere:
+    """Who is told that an export has ended: hours later, the room may run that did not, or the other way round."""
+
+    def __init__(self, config: Config, running: RoomAtTheSocket) -> None:
+        self._config, self._running = config, running
+
+    async def end(self, session: str, by: str, ticket: str, files: int, size: int) -> None:
+        try:
+            await self._running.end(session, by, ticket, files, size)
+        except NOT_THERE:
+            with at_rest(self._config) as room:
+                await room.exports.end(session, by, ticket, files, size)
+
+    async def drop(self, session: str, ticket: str) -> None:
+        try:
+            await self._running.drop(session, ticket)
+        except NOT_THERE:
+            with at_rest(self._config) as room:
+                await room.exports.drop(session, ticket)
 
 
 def _advice(config: Config, room: Room) -> FaceAdvice | None:
@@ -362,11 +417,8 @@ async def retention_report(config: Config, days: int) -> dict[str, Any]:
     try:
         return await ask_room(config, "GET", f"/retention?days={days}")
     except NotReady:
-        program = build_room(config)
-        try:
-            return await program.keeper.shown(days)
-        finally:
-            await program.close()
+        with at_rest(config) as room:
+            return await room.keeper.shown(days)
 
 
 async def ask_room(config: Config, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

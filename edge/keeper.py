@@ -54,11 +54,12 @@ class _BeingRead(Exception):
 @dataclass(frozen=True, slots=True)
 class Means:
     """What the keeper works with. `storage_fault`: why the footage folder is not to be touched, '' if it is sound; `reserved`: sessions
-    that are being read (an export); `synced`: whether the wall clock is disciplined now; `streams`: those that record."""
+    that are being read (an export); `signer`, `facts`: None for one that only reports; `synced`: whether the wall clock is disciplined
+    now; `streams`: those that record."""
 
     keeping: Keeping
-    signer: dsse.Signer
-    facts: RoomFacts
+    signer: dsse.Signer | None
+    facts: RoomFacts | None
     storage_fault: Callable[[], str]
     synced: Callable[[], bool]
     streams: Collection[str]
@@ -234,10 +235,13 @@ class Keeper:
 
     async def _finish(self) -> None:
         """What follows from the facts, in this order: the signed record, the files."""
+        signer, facts = self._means.signer, self._means.facts
+        if signer is None or facts is None:
+            raise TypeError("this keeper has no key: it only reports")
         for session in [s for s in self._room.state.sessions.values() if s.disposed is not None and s.disposition is None]:
-            record = disposition(self._room.events(session.id), self._means.facts)
+            record = disposition(self._room.events(session.id), facts)
             digest = hashlib.sha256(canonical(record)).hexdigest()
-            body = await asyncio.to_thread(dsse.seal, DISPOSITION, record, self._means.signer)
+            body = await asyncio.to_thread(dsse.seal, DISPOSITION, record, signer)
             await self._room.report(e.DispositionSigned(at=self._room.clock.now(), session=session.id, digest=digest),
                                     Envelope(KIND, digest, body, priority=PRIORITY))
         while not self._means.storage_fault() and await self._means.keeping.sweep():

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
 
+NOT_THERE = (httpx.ConnectError, FileNotFoundError)
+"""Nobody listens at the socket: no room runs."""
+ANSWER_S = 2.0
 LIVE_LOOK_S = 3.0
 """How often a running export asks whether a session is live."""
 
@@ -33,15 +35,26 @@ class RoomAtTheSocket:
 
 
 def live_in(run: Path) -> Callable[[], bool]:
-    """Whether the room says that a session is live, asked every few seconds; where nobody answers none is."""
-    http = httpx.Client(transport=httpx.HTTPTransport(uds=str(run / "room.sock")), base_url="http://room", timeout=5)
+    """Whether the room says that a session is live, asked every few seconds. No room: none is; a room that does not answer: as it was."""
+    path = run / "room.sock"
     known: tuple[float, bool] = (float("-inf"), False)
+
+    def ask() -> bool:
+        if not path.exists():
+            return False
+        try:
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://room", timeout=ANSWER_S) as http:
+                return bool(http.get("/state").json()["live"])
+        except NOT_THERE:
+            return False
+        except (httpx.HTTPError, ValueError):
+            return known[1]
 
     def live() -> bool:
         nonlocal known
         if time.monotonic() - known[0] > LIVE_LOOK_S:
-            with suppress(httpx.HTTPError, ValueError):
-                known = time.monotonic(), bool(http.get("/state").json()["live"])
+            said = ask()
+            known = time.monotonic(), said      # from the answer on: a room that does not answer is not asked again at once
         return known[1]
 
     return live

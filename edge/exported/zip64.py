@@ -67,6 +67,20 @@ class Member:
                 yield piece
                 at += len(piece)
 
+    def views(self) -> Iterator[memoryview]:
+        """All bytes, each piece good until the next one only: one piece of memory for them all."""
+        if self.path is None:
+            yield memoryview(self.data or b"")
+            return
+        with opened(self.path, self.name, self.size) as handle:
+            at, whole = 0, memoryview(bytearray(min(CHUNK_BYTES, self.size)))
+            while at < self.size:
+                count = os.preadv(handle, [whole[:self.size - at]], at)
+                if not count:
+                    raise MemberChanged(f"{self.name} has become shorter while it was read")
+                yield whole[:count]
+                at += count
+
 
 @contextmanager
 def opened(path: Path, name: str, size: int) -> Iterator[int]:
@@ -92,7 +106,7 @@ class Archive:
         if len({m.name for m in members}) != len(members) or not all(m.name.isascii() for m in members):
             raise ValueError("two members have one name, or a name is not plain ASCII")
         self.members = tuple(members)
-        self.altered: list[str] = []                    # names whose bytes are not what they should be, as they are met
+        self._altered = set[int]()
         moment = max(datetime.fromtimestamp(at_utc_us // 1_000_000, UTC), datetime(1980, 1, 1, tzinfo=UTC))
         self._date = (moment.year - 1980) << 9 | moment.month << 5 | moment.day
         self._time = moment.hour << 11 | moment.minute << 5 | moment.second // 2
@@ -103,6 +117,11 @@ class Archive:
         told = "".join(f"{m.sha256} {m.size} {m.name}\n" for m in self.members)
         self.id = hashlib.sha256(f"zip64/1 {self._date} {self._time}\n{told}".encode()).hexdigest()
         """Stands for the bytes: two archives of one id are alike, byte for byte (as long as nothing in them was altered)."""
+
+    @property
+    def altered(self) -> list[str]:
+        """The names of those read through so far whose bytes are not what they should be."""
+        return [self.members[index].name for index in sorted(self._altered)]
 
     def data_at(self, index: int) -> int:
         """Where a member's own bytes begin."""
@@ -120,7 +139,7 @@ class Archive:
                     yield piece[:stop - at]
                     at += len(piece)
         if at < stop:
-            yield self._directory()[at - self.starts[-1]:stop - self.starts[-1]]
+            yield self.directory()[at - self.starts[-1]:stop - self.starts[-1]]
 
     def _member(self, index: int, skip: int, hasher: ThreadPoolExecutor) -> Iterator[bytes]:
         """Local header, bytes, descriptor; the first `skip` bytes of it all left out."""
@@ -151,7 +170,7 @@ class Archive:
         """What reading a member through has shown."""
         self._crcs[index] = crc
         if sha256 != self.members[index].sha256:
-            self.altered.append(self.members[index].name)
+            self._altered.add(index)
 
     def header(self, index: int) -> bytes:
         """A member's local header (4.3.7)."""
@@ -173,7 +192,7 @@ class Archive:
             self.know(index, crc, digest.hexdigest())
         return self._crcs[index]
 
-    def _directory(self) -> bytes:
+    def directory(self) -> bytes:
         """The central directory and its three ends. Reads what was never read through."""
         entries = b"".join(map(self._entry, range(len(self.members))))
         count, begins, ends = len(self.members), self.starts[-1], self.starts[-1] + len(entries)
