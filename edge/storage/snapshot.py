@@ -65,7 +65,8 @@ class Snapshot:
             state = self._read()
             return machine.fold((each.event for each in self._journal.since(self.seq)), state)
         except PassedOver as why:
-            log.log(logging.INFO if str(why) in ("none", "other-program") else logging.WARNING, "snapshot passed over reason=%s", why)
+            level = {"none": logging.DEBUG, "other-program": logging.INFO}.get(str(why), logging.WARNING)      # a first start has none
+            log.log(level, "snapshot passed over reason=%s", why)
         except (ValueError, TypeError, KeyError, AttributeError, machine.IllegalStep):
             log.warning("snapshot passed over reason=unreadable", exc_info=True)
         self._rows, self.seq = {}, 0
