@@ -286,9 +286,14 @@ def with_digest(fragment: bytes) -> bytes:
     return b"".join((moof, mdat))
 
 
+def has_digest(moof: bytes) -> bool:
+    """Whether a fragment bears its digest, as all of a file do, or none (footage of version 0.1)."""
+    return moof[-52:-32] == b"uuid" + DIGEST[:16]
+
+
 def is_whole(moof: bytes, mdat: bytes) -> bool:
-    """Whether a fragment is what was written. One without a digest (footage of version 0.1) is taken for whole."""
-    if moof[-52:-32] != b"uuid" + DIGEST[:16]:
+    """Whether a fragment is what was written. One without a digest is taken for whole."""
+    if not has_digest(moof):
         return True
     digest = hashlib.sha256(moof[:-32] + bytes(32))
     digest.update(mdat)

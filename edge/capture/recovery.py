@@ -149,8 +149,8 @@ class Whole:
 
 
 def read_whole(path: Path) -> Whole:
-    """Read a segment up to its last whole fragment, by its digest. BoxError if there is none."""
-    index, header, whole, moof, damaged = Index(), b"", 0, b"", False
+    """Read a segment up to its last whole fragment, by its digest. BoxError if there is none, or if what lies before the first is not ours."""
+    index, header, whole, moof, damaged, digests = Index(), b"", 0, b"", False, False
     tracks: dict[int, boxes.TrackHeader] = {}
     with path.open("rb") as file:
         size = _written(file.fileno(), path.stat().st_size)
@@ -163,19 +163,22 @@ def read_whole(path: Path) -> Whole:
                 break
             body = head + file.read(length - 8)
             try:
-                if kind == b"moof":
+                if kind == b"moof" and not moof:
                     moof = body
-                elif kind in (b"ftyp", b"moov"):
+                elif kind in (b"ftyp", b"moov") and not moof and not index.fragments:
                     header += body
                     tracks = boxes.read_header(header) if kind == b"moov" else {}
                 elif kind == b"mdat" and moof and tracks:
-                    if damaged := not boxes.is_whole(moof, body):
+                    if not boxes.is_whole(moof, body) or (digests and not boxes.has_digest(moof)):
                         raise boxes.BoxError("a fragment that the disk did not keep")
                     index.add(boxes.read_fragment(moof, tracks), whole, at + length)
-                    moof = b""
+                    moof, digests = b"", boxes.has_digest(moof)
+                else:
+                    raise boxes.BoxError("a box that is out of place")
             except boxes.BoxError:
                 if not index.fragments:
                     raise
+                damaged = True
                 break
             at += length
             if not moof:

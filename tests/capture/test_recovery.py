@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edge import durable
@@ -108,6 +108,7 @@ def test_after_a_power_cut_the_reason_is_power(whole: tuple[bytes, Sidecar], tmp
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.floats(0, 1), noise=st.binary(min_size=1, max_size=64))
+@example(at=0.000147, noise=b"\0")     # in the first box's name
 def test_damage_in_the_middle_never_raises_and_never_deletes(whole: tuple[bytes, Sidecar], at: float, noise: bytes) -> None:
     data = bytearray(whole[0])
     place = round(at * (len(data) - len(noise)))
