@@ -26,6 +26,8 @@ from edge.clock import Stamp, boot_id
 ZERO_TAIL = 16
 """A fragment of coded picture or sound never ends in so many zero bytes; a shorter run of them may be its own."""
 CHUNK = 1 << 20
+NUMBERS_FROM = "numbers-from"
+"""In a stream's folder: the number below which nothing new is numbered, because a disk that is no longer here has those."""
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class Survey:
 
 def survey(folder: Path) -> Survey:
     """Walk every day folder and `set-aside` of a stream. LIMIT: about a second per million names."""
-    highest, unsealed, remains = -1, [], []
+    highest, unsealed, remains = _numbers_from(folder) - 1, [], []
     for day in [*day_folders(folder), folder / SET_ASIDE]:
         with suppress(FileNotFoundError):
             names = {entry.name for entry in os.scandir(day)}
@@ -60,6 +62,22 @@ def survey(folder: Path) -> Survey:
                 if name.endswith(".mp4") and f"{segment}.json" not in names:
                     unsealed.append(day / name)
     return Survey(tuple(sorted(unsealed, key=lambda path: path.name)), tuple(sorted(remains)), highest + 1)
+
+
+def number_from(folder: Path, seq: int) -> bool:
+    """See to it that new segments of a stream are numbered from `seq` on or higher; durable when it returns. False: they are anyhow."""
+    if survey(folder).next_seq >= seq:
+        return False
+    durable.make_folder(folder)
+    durable.replace(folder / NUMBERS_FROM, b"%d\n" % seq)
+    return True
+
+
+def _numbers_from(folder: Path) -> int:
+    with suppress(OSError, ValueError):
+        text = (folder / NUMBERS_FROM).read_text(encoding="ascii").strip()
+        return int(text) if text.isdecimal() and len(text) <= 10 else 0        # as many digits as a name has
+    return 0
 
 
 def day_folders(folder: Path) -> Iterator[Path]:

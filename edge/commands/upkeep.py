@@ -46,11 +46,27 @@ def _storage_init(args: argparse.Namespace) -> int:
     from edge import durable
     from edge.capture.storage_id import init_storage
     config = load(args)
+    onward = _number_onward(config)         # before the identity: from then on a recorder may begin there
     identity = init_storage(config.paths.footage)
     durable.make_folder(config.paths.state)
     durable.replace(config.paths.state / "storage.uuid", identity.encode() + b"\n")
     print(f"{config.paths.footage} is storage {identity}; this room records there and nowhere else")
+    if onward:
+        print("numbering goes on from the disk before: " + ", ".join(f"{stream} from {seq}" for stream, seq in onward.items()))
     return 0
+
+
+def _number_onward(config: Config) -> dict[str, int]:
+    """On a disk that lacks what the room has known, each stream numbers on behind that: a number that the room knows it would pass over."""
+    from edge.capture.recovery import number_from
+    from edge.storage.look import Look, NoStore
+    try:
+        known = Look(config.paths.state / "edge.db").numbers()
+    except NoStore:
+        if (config.paths.state / "edge.db").exists():
+            raise
+        return {}
+    return {stream: seq + 1 for stream, seq in known.items() if number_from(config.paths.footage / stream, seq + 1)}
 
 
 def _reindex(args: argparse.Namespace) -> int:

@@ -85,6 +85,12 @@ class Look:
             return []
         return [tuple(row) for row in self._ask("SELECT session, body FROM snapshot ORDER BY id")]
 
+    def numbers(self) -> dict[str, int]:
+        """Each stream's highest number that the index or a session has ever had of it."""
+        return {row[0]: int(row[1]) for row in self._ask(
+            "SELECT stream, max(seq) FROM (SELECT stream, seq FROM segment UNION ALL SELECT stream, seq FROM session_segment) "
+            "GROUP BY stream")}
+
     def last_row(self) -> int:
         """The number of the journal's last row; 0 if it has none."""
         return int(self._ask("SELECT coalesce(max(seq), 0) FROM event")[0][0])
