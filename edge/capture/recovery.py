@@ -167,7 +167,7 @@ class Whole:
 
 
 def read_whole(path: Path) -> Whole:
-    """Read a segment up to its last whole fragment, by its digest. BoxError if there is none, or if what lies before the first is not ours."""
+    """Read a segment up to its last whole fragment, by its digest. BoxError if there is none, or what lies before it is not ours."""
     index, header, whole, moof, damaged, digests = Index(), b"", 0, b"", False, False
     tracks: dict[int, boxes.TrackHeader] = {}
     with path.open("rb") as file:
