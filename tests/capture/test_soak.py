@@ -109,7 +109,8 @@ def check_flat(sizes: list[Size], name: str) -> None:
           f"{max(s.files for s in last)} files, {max(s.threads for s in last)} threads")
     assert grown <= GROWN_BYTES and statistics.median(s.bytes for s in last) <= LIMIT_BYTES
     assert statistics.median(s.files for s in last) <= statistics.median(s.files for s in first)
-    assert max(s.files for s in last) <= max(s.files for s in warm[:len(warm) * 3 // 4])
+    # a look may fall into the moment in which a sidecar is written
+    assert max(s.files for s in last) <= max(s.files for s in warm[:len(warm) * 3 // 4]) + 1
     assert max(s.threads for s in last) <= max(s.threads for s in warm[:len(warm) * 3 // 4])
 
 

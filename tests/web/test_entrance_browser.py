@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Request, Route, ViewportSize, expect, sync_playwright
 
 from edge.clock import US
+from tests.web.conftest import PEOPLE
 from tests.web.test_browser import CARDS, DESK, SESSION, Visitor, until
 from tests.web.test_entrance import plan_class
 
@@ -219,6 +220,34 @@ def test_u4_a_verdict_stands_for_three_seconds_on_the_display_even_if_the_next_c
     expect(gate.page.locator("#previous")).to_be_hidden(timeout=3500)
     expect(gate.page.locator(".verdict.ok .seat")).to_have_text("02 号机")
     assert "0018" not in gate.page.content() and "样例" not in gate.page.content()
+    gate.close()
+
+
+def test_u4_four_cards_in_two_seconds_and_each_is_there_for_three(chromium: Browser, served: Served) -> None:
+    """Whoever came sooner is moved, never taken away: the page is looked at in every frame."""
+    hall, do = served.hall, served.do
+    do(hall.to("checkin"))
+    gate = Visitor(chromium, served, None)
+    gate.page.set_viewport_size(HALL)
+    gate.go("/gate")
+    gate.page.evaluate("""() => {
+      window.seen = {};
+      const look = () => {
+        const text = document.querySelector("#gate").innerText + " " + document.querySelector("#previous:not([hidden])")?.innerText;
+        for (const [seat] of text.matchAll(/0[1236](?= 号机)/g)) (window.seen[seat] ??= [performance.now(), 0])[1] = performance.now();
+        requestAnimationFrame(look);
+      };
+      look();
+    }""")
+    for name, number, _ in PEOPLE[:4]:
+        do(hall.card(name, number))
+        gate.page.wait_for_timeout(300)
+    expect(gate.page.locator("#previous span")).to_have_text(["样*丙 · 03 号机", "样*乙 · 02 号机", "样*甲 · 01 号机"])
+    gate.looks_right()
+    until(gate.page, "window.seen['06'] && window.seen['06'][1] - window.seen['06'][0] > 3000")
+    expect(gate.page.locator("#previous")).to_be_hidden()
+    seen = gate.page.evaluate("Object.fromEntries(Object.entries(window.seen).map(([seat, [first, last]]) => [seat, last - first]))")
+    assert set(seen) == {"01", "02", "03", "06"} and min(seen.values()) > 2950, seen      # less a frame or two
     gate.close()
 
 

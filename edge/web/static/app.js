@@ -92,19 +92,20 @@
   });
 
   // The entrance display: whoever was verified reads it for three seconds at least (U4). If the next card comes sooner it has the place,
-  // and the one before stands small beneath it for the rest of its time.
+  // and those before stand small beneath it, the latest first, each for the rest of its own time.
   const SHOWN_MS = 3000;
-  let shownAt = performance.now(), previous = 0;
+  let shownAt = performance.now();
   function remember(gate, fragment) {
-    const old = gate.querySelector("[data-at]"), next = fragment.querySelector("[data-at]"), line = document.getElementById("previous");
+    const old = gate.querySelector("[data-at]"), next = fragment.querySelector("[data-at]"), lines = document.getElementById("previous");
     if (!next || (old && old.dataset.at === next.dataset.at)) return;
     const left = SHOWN_MS - (performance.now() - shownAt);
     shownAt = performance.now();
     if (!old || !old.dataset.short || left <= 0) return;
-    put(line, old.dataset.short);
-    line.hidden = false;
-    clearTimeout(previous);
-    previous = setTimeout(() => { line.hidden = true; }, left);
+    const line = document.createElement("span");
+    line.textContent = old.dataset.short;
+    lines.prepend(line);
+    lines.hidden = false;
+    setTimeout(() => { line.remove(); lines.hidden = !lines.firstElementChild; }, left);
   }
   body.addEventListener("htmx:oobAfterSwap", () => tone());
   body.addEventListener("htmx:afterSwap", (event) => {
