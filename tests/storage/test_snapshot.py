@@ -68,7 +68,7 @@ def passed_over(log: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO, "edge.storage.snapshot")
+    caplog.set_level(logging.DEBUG, "edge.storage.snapshot")
     return caplog
 
 
