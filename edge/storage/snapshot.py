@@ -132,10 +132,15 @@ def contradictions(rows: Sequence[tuple[str, str]], facts: Iterable[events.Recor
     if said["program"] != program():
         return []                                           # none, or another program's: no start will believe it
     state = machine.fold(each.event for each in takewhile(lambda each: each.seq <= said["seq"], facts))
-    by_journal = {each.id: _text(written.plain(each, CANDIDATES)) for each in state.sessions.values()}
-    kept = dict(rows[1:])
+    by_journal = {each.id: _read_back(written.plain(each, CANDIDATES)) for each in state.sessions.values()}
+    kept = {session: json.loads(body) for session, body in rows[1:]}
     wrong = [each for each in by_journal.keys() | kept.keys() if by_journal.get(each) != kept.get(each)]
-    return sorted(wrong) + ["room"] * (_text(said["room"]) != _text(written.plain(state, {"sessions"})))
+    return sorted(wrong) + ["room"] * (said["room"] != _read_back(written.plain(state, {"sessions"})))
+
+
+def _read_back(value: Any) -> Any:
+    """As it would come from the disk: in which order a mapping was filled is no fact."""
+    return json.loads(_text(value))
 
 
 def _text(value: Any) -> str:
