@@ -152,6 +152,11 @@ async def test_a_snapshot_that_says_other_than_the_journal_is_found_whoever_made
         assert [str(each) for each in report.findings] == [
             f"the snapshot of the room's state says other than the journal of {wrong}"] * bool(wrong), wrong
         assert kinds(report) <= {"store-snapshot"}
+    assert one.opened is not None and one.opened.clock is not None and len(one.opened.clock) > 1
+    turned = replace(one.opened, clock=dict(reversed(one.opened.clock.items())))
+    database.write_now(lambda c: c.execute("DELETE FROM snapshot"))
+    await Snapshot(journal, b"k" * 32).keep(replace(truth, sessions={**truth.sessions, one.id: replace(one, opened=turned)}), journal.head)
+    assert kinds(check(career, state)) == set(), "in which order a mapping was filled is no fact"
     database.close()
     spoil(state, "UPDATE snapshot SET body = '0 {' WHERE id = 0")
     assert kinds(check(career, state)) == {"store-snapshot"}
