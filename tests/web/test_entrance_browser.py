@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Request, Route, ViewportSize, expect, sync_playwright
 
 from edge.clock import US
-from tests.web.conftest import PEOPLE
+from tests.web.conftest import PEOPLE, STRANGER
 from tests.web.test_browser import CARDS, DESK, SESSION, Visitor, until
 from tests.web.test_entrance import plan_class
 
@@ -209,7 +209,7 @@ def test_u4_a_verdict_stands_for_three_seconds_on_the_display_even_if_the_next_c
     expect(gate.page.locator(".verdict.ok .seat")).to_have_text("01 号机")
     do(hall.card("样例乙", "000000198502150022"))
     expect(gate.page.locator(".verdict.ok .seat")).to_have_text("02 号机", timeout=1500)
-    expect(gate.page.locator("#previous")).to_have_text("样*甲 · 01 号机")
+    expect(gate.page.locator("#previous")).to_have_text("✓ 核验通过 · 样*甲 · 01 号机")
     expect(gate.page.locator("#previous")).to_be_visible()
     seat = gate.page.locator(".verdict.ok .seat").bounding_box()
     small = gate.page.locator(".verdict.ok .next").evaluate("(e) => parseFloat(getComputedStyle(e).fontSize)")
@@ -242,12 +242,44 @@ def test_u4_four_cards_in_two_seconds_and_each_is_there_for_three(chromium: Brow
     for name, number, _ in PEOPLE[:4]:
         do(hall.card(name, number))
         gate.page.wait_for_timeout(300)
-    expect(gate.page.locator("#previous span")).to_have_text(["样*丙 · 03 号机", "样*乙 · 02 号机", "样*甲 · 01 号机"])
+    expect(gate.page.locator("#previous span")).to_have_text([
+        f"✓ 核验通过 · {who}" for who in ("样*丙 · 03 号机", "样*乙 · 02 号机", "样*甲 · 01 号机")])
     gate.looks_right()
     until(gate.page, "window.seen['06'] && window.seen['06'][1] - window.seen['06'][0] > 3000")
     expect(gate.page.locator("#previous")).to_be_hidden()
     seen = gate.page.evaluate("Object.fromEntries(Object.entries(window.seen).map(([seat, [first, last]]) => [seat, last - first]))")
     assert set(seen) == {"01", "02", "03", "06"} and min(seen.values()) > 2950, seen      # less a frame or two
+    gate.close()
+
+
+def test_u4_a_refusal_among_fast_cards_is_kept_with_its_word(chromium: Browser, served: Served) -> None:
+    """Neither name nor seat is needed to be read for three seconds, and a small line never leaves open whether somebody was let in."""
+    hall, do = served.hall, served.do
+    do(hall.to("checkin"))
+    gate = Visitor(chromium, served, None)
+    gate.go("/gate")
+    gate.page.evaluate("""() => {
+      window.seen = {};
+      const look = () => {
+        const text = document.querySelector("#gate").innerText + " " + document.querySelector("#previous:not([hidden])")?.innerText;
+        for (const word of ["证件无法读取", "不在本场名单", "已核验过", "02 号机"])
+          if (text.includes(word)) (window.seen[word] ??= [performance.now(), 0])[1] = performance.now();
+        requestAnimationFrame(look);
+      };
+      look();
+    }""")
+    for step in (hall.unreadable(), hall.card(*STRANGER), hall.card(*CARDS[0]), hall.card(*CARDS[0]), hall.card(*PEOPLE[1][:2])):
+        do(step)
+        gate.page.wait_for_timeout(300)
+    expect(gate.page.locator("#previous span").last).to_have_text("✕ 证件无法读取")
+    expect(gate.page.locator("#previous span").nth(2)).to_have_text("✕ 不在本场名单 · 样*辛")
+    gate.page.set_viewport_size(DESK)
+    card, below = gate.page.locator("#gate .verdict").bounding_box(), gate.page.locator("#previous").bounding_box()
+    assert card and below and card["y"] + card["height"] <= below["y"], "beside the large one, never over it"
+    assert below["y"] + below["height"] <= DESK["height"], "and on the screen"
+    until(gate.page, "window.seen['02 号机'] && window.seen['02 号机'][1] - window.seen['02 号机'][0] > 3000")
+    seen = gate.page.evaluate("Object.fromEntries(Object.entries(window.seen).map(([word, [first, last]]) => [word, last - first]))")
+    assert len(seen) == 4 and min(seen.values()) > 2950, seen       # less a frame or two
     gate.close()
 
 

@@ -93,7 +93,7 @@
 
   // The entrance display: whoever was verified reads it for three seconds at least (U4). If the next card comes sooner it has the place,
   // and those before stand small beneath it, the latest first, each for the rest of its own time.
-  const SHOWN_MS = 3000;
+  const SHOWN_MS = 3000, LINES = 5;
   let shownAt = performance.now();
   function remember(gate, fragment) {
     const old = gate.querySelector("[data-at]"), next = fragment.querySelector("[data-at]"), lines = document.getElementById("previous");
@@ -104,6 +104,7 @@
     const line = document.createElement("span");
     line.textContent = old.dataset.short;
     lines.prepend(line);
+    if (lines.childElementCount > LINES) lines.lastElementChild.remove();
     lines.hidden = false;
     setTimeout(() => { line.remove(); lines.hidden = !lines.firstElementChild; }, left);
   }
