@@ -14,18 +14,20 @@ import struct
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge import durable
 from edge.capture import boxes
 from edge.capture.segments import SET_ASIDE, Index, is_disk_full, note_path, parse_stem, publish
-from edge.capture.sidecar import UNKNOWN_BOOT, Opening, Sidecar
+from edge.capture.sidecar import UNKNOWN_BOOT, Opening, Sidecar, from_json, to_json
 from edge.clock import Stamp, boot_id
 
 ZERO_TAIL = 16
 """A fragment of coded picture or sound never ends in so many zero bytes; a shorter run of them may be its own."""
 CHUNK = 1 << 20
+MOST_US = (1 << 53) - 1
+"""The highest number in a sidecar."""
 NUMBERS_FROM = "numbers-from"
 """In a stream's folder: the number below which nothing new is numbered, because a disk that is no longer here has those."""
 
@@ -113,10 +115,12 @@ def recover_rest(folder: Path, paths: Iterable[Path], left: list[Path]) -> None:
 
 
 def recover_segment(folder: Path, path: Path) -> None:
-    """Give one segment its sidecar, or set it aside if nothing in it can be read."""
+    """Give one segment its sidecar, or set it aside if nothing in it can be read, or its sidecar would be refused."""
     try:
         found = read_whole(path)
-    except boxes.BoxError as error:
+        sidecar = _sidecar(folder.name, path, found)
+        from_json(to_json(sidecar))         # before anything is cut
+    except ValueError as error:             # BoxError, or what a sidecar cannot say
         set_aside(folder, path, str(error))
         return
     if found.damaged and not keep_aside(folder, path):
@@ -126,8 +130,7 @@ def recover_segment(folder: Path, path: Path) -> None:
     else:
         with path.open("r+b") as file:      # written but perhaps not synced when the worker died
             os.fsync(file.fileno())
-    sidecar = _sidecar(folder.name, path, found)
-    publish(path, sidecar)
+    publish(path, replace(sidecar, sha256=durable.sha256_file(path)))
     log.warning("segment recovered stream=%s seq=%d frames=%d reason=%s", sidecar.stream, sidecar.seq, sidecar.frames, sidecar.end_reason)
 
 
@@ -178,6 +181,7 @@ def read_whole(path: Path) -> Whole:
             head = file.read(8)
             length, kind = struct.unpack(">I4s", head)
             if length < 8 or at + length > size:
+                damaged = bool(index.fragments) and not _is_torn(length, kind, b"mdat" if moof else b"moof", file.read(size - at - 8))
                 break
             body = head + file.read(length - 8)
             try:
@@ -189,7 +193,7 @@ def read_whole(path: Path) -> Whole:
                 elif kind == b"mdat" and moof and tracks:
                     if not boxes.is_whole(moof, body) or (digests and not boxes.has_digest(moof)):
                         raise boxes.BoxError("a fragment that the disk did not keep")
-                    index.add(boxes.read_fragment(moof, tracks), whole, at + length)
+                    index.add(_in_time(boxes.read_fragment(moof, tracks), index), whole, at + length)
                     moof, digests = b"", boxes.has_digest(moof)
                 else:
                     raise boxes.BoxError("a box that is out of place")
@@ -206,6 +210,21 @@ def read_whole(path: Path) -> Whole:
     return Whole(whole, len(header), index, tracks, damaged)
 
 
+def _is_torn(length: int, kind: bytes, due: bytes, rest: bytes) -> bool:
+    """Whether a box that does not end within the file was the last to be written, not one with a wrong length and more behind it.
+
+    LIMIT: the last box of a file cannot be told from a torn one if it lost only its length.
+    """
+    return length >= 8 and kind == due and b"moof" not in rest
+
+
+def _in_time(times: boxes.FragmentTimes | None, index: Index) -> boxes.FragmentTimes | None:
+    """The times, if they come after those in the index and a sidecar can say them: without digests only this shows a damaged one."""
+    if times and not (index.fragments[-1].start_us if index.fragments else 0) <= times.start_us <= MOST_US - times.dur_us:
+        raise boxes.BoxError("a fragment out of its time")
+    return times
+
+
 def _written(handle: int, size: int) -> int:
     """The size without a tail of zeros."""
     end = size
@@ -219,13 +238,14 @@ def _written(handle: int, size: int) -> int:
 
 
 def _sidecar(stream: str, path: Path, found: Whole) -> Sidecar:
+    """All but its digest, which is taken of the file as it will stay."""
     index = found.index
     first, dur_us = index.fragments[0].start_us, index.media_end_us - index.fragments[0].start_us
     opening = _opening(stream, path, found)
     start = opening.start
     return Sidecar(
         stream=opening.stream, seq=opening.seq, run=opening.run, start=start, end=start.plus(dur_us), dur_us=dur_us,
-        frame_us=index.step_us, frames=index.samples, dropped=0, bytes=found.whole, sha256=durable.sha256_file(path),
+        frame_us=index.step_us, frames=index.samples, dropped=0, bytes=found.whole, sha256="0" * 64,
         header_bytes=found.header_bytes, fragments=tuple(index.fragments), media_start_us=first,
         codec=boxes.codec_of(found.tracks), tracks={t.kind: t.facts for t in found.tracks.values()}, clock_state=opening.clock_state,
         end_reason="worker-crash" if start.boot_id == boot_id() else "power", recovered=True)

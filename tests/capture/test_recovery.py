@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -140,8 +141,107 @@ def test_r_c2_a_fragment_that_the_disk_did_not_keep(whole: tuple[bytes, Sidecar]
         assert path.read_bytes() == data[:bad.offset]
         sidecar = from_json(path.with_suffix(".json").read_bytes())
         assert sidecar.fragments == original.fragments[:which] and sidecar.recovered
-        aside = Path(name) / "pattern" / SET_ASIDE / path.name
-        assert not aside.exists() or aside.read_bytes() == data
+        assert (Path(name) / "pattern" / SET_ASIDE / path.name).read_bytes() == data
+
+
+@pytest.mark.parametrize("which", [0, 3])
+@pytest.mark.parametrize(("first", "behind"), [(-56, 0), (-52, -32), (-48, -32), (-33, 600)])
+def test_r_c2_a_fragment_whose_digest_is_gone_is_not_old_footage(whole: tuple[bytes, Sidecar], tmp_path: Path, which: int, first: int,
+                                                                 behind: int) -> None:
+    data, original = bytearray(whole[0]), whole[1]
+    bad = original.fragments[which]
+    moof_end = bad.offset + int.from_bytes(data[bad.offset:bad.offset + 4])
+    data[moof_end + first:moof_end + behind] = bytes(behind - first)
+    path = lay(tmp_path, bytes(data))
+    recover(tmp_path / "pattern")
+    assert (tmp_path / "pattern" / SET_ASIDE / path.name).read_bytes() == data
+    assert path.exists() == bool(which)
+    if which:
+        assert path.read_bytes() == data[:bad.offset]
+        assert from_json(path.with_suffix(".json").read_bytes()).fragments == original.fragments[:which]
+
+
+@pytest.mark.parametrize("box", ["moof", "mdat"])
+@pytest.mark.parametrize("noise", [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f", b"\0" * 600, b"\xff" * 600])
+def test_what_follows_a_box_without_its_length_is_no_torn_tail(whole: tuple[bytes, Sidecar], tmp_path: Path, box: str,
+                                                               noise: bytes) -> None:
+    data, original = bytearray(whole[0]), whole[1]
+    bad = original.fragments[3]
+    place = bad.offset + (int.from_bytes(data[bad.offset:bad.offset + 4]) if box == "mdat" else 0)
+    data[place:place + len(noise)] = noise
+    path = lay(tmp_path, bytes(data))
+    recover(tmp_path / "pattern")
+    assert path.read_bytes() == data[:bad.offset]
+    assert from_json(path.with_suffix(".json").read_bytes()).fragments == original.fragments[:3]
+    assert (tmp_path / "pattern" / SET_ASIDE / path.name).read_bytes() == data
+
+
+def without_digests(data: bytes, original: Sidecar) -> bytearray:
+    """The same footage as version 0.1 wrote it."""
+    old = bytearray(data[:original.header_bytes])
+    for each in original.fragments:
+        fragment = data[each.offset:each.offset + each.length]
+        length = int.from_bytes(fragment[:4])
+        moof = bytearray(fragment[:length - 56])
+        struct.pack_into(">I", moof, 0, len(moof))
+        for trun, _ in boxes.find(bytes(moof), 0, len(moof), b"moof", b"traf", b"trun"):
+            struct.pack_into(">i", moof, trun + 8, struct.unpack_from(">i", moof, trun + 8)[0] - 56)
+        old += moof + fragment[length:]
+    return old
+
+
+def test_footage_of_version_0_1_is_taken_for_whole(whole: tuple[bytes, Sidecar], tmp_path: Path) -> None:
+    old = without_digests(*whole)
+    path = lay(tmp_path, bytes(old))
+    recover(tmp_path / "pattern")
+    sidecar = from_json(path.with_suffix(".json").read_bytes())
+    assert path.read_bytes() == old and sidecar.dur_us == sum(f.dur_us for f in whole[1].fragments)
+    assert [f.start_us for f in sidecar.fragments] == [f.start_us for f in whole[1].fragments]
+    assert not (tmp_path / "pattern" / SET_ASIDE).exists()
+
+
+@pytest.mark.parametrize(("which", "time", "kept"), [(3, 0, 3), (3, 1 << 63, 3), (0, 1 << 40, 1), (0, 1 << 63, 0)])
+def test_no_times_that_a_sidecar_cannot_bear(whole: tuple[bytes, Sidecar], tmp_path: Path, which: int, time: int, kept: int) -> None:
+    """Without digests a damaged time can only be known by itself: earlier than the one before it, or beyond all numbers."""
+    old = without_digests(*whole)
+    place = -1
+    for _ in range(which + 1):
+        place = old.index(b"moof", place + 1)
+    place = old.index(b"tfdt", place)       # the picture's, which comes first
+    assert old[place + 4] == 1
+    struct.pack_into(">Q", old, place + 8, time)
+    path = lay(tmp_path, bytes(old))
+    recover(tmp_path / "pattern")
+    assert (tmp_path / "pattern" / SET_ASIDE / path.name).read_bytes() == old
+    assert path.exists() == bool(kept)
+    if kept:
+        assert len(from_json(path.with_suffix(".json").read_bytes()).fragments) == kept
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.floats(0, 1), noise=st.binary(min_size=1, max_size=64))
+def test_damaged_footage_of_version_0_1_is_taken_in_or_set_aside(whole: tuple[bytes, Sidecar], at: float, noise: bytes) -> None:
+    old = without_digests(*whole)
+    place = round(at * (len(old) - len(noise)))
+    old[place:place + len(noise)] = noise
+    with tempfile.TemporaryDirectory() as name:
+        path = lay(Path(name), bytes(old))
+        recover(Path(name) / "pattern")
+        if path.exists():
+            assert old.startswith(path.read_bytes())
+            from_json(path.with_suffix(".json").read_bytes())
+        else:
+            assert (Path(name) / "pattern" / SET_ASIDE / path.name).read_bytes() == old
+
+
+def test_a_sidecar_that_would_be_refused_is_not_published(whole: tuple[bytes, Sidecar], tmp_path: Path) -> None:
+    """Here the damaged note's time: no sidecar can say when the segment ends."""
+    path = lay(tmp_path, whole[0] + b"torn")
+    start = Stamp((1 << 53) - 1, START.boot_us, START.boot_id)
+    note_path(path).write_bytes(Opening("pattern", 7, "ab" * 16, start, 1_000_000, "h264+aac", "synced").to_json())
+    assert recover(tmp_path / "pattern") == 8
+    assert not path.exists() and not path.with_suffix(".json").exists()
+    assert (tmp_path / "pattern" / SET_ASIDE / path.name).read_bytes() == whole[0] + b"torn"
 
 
 def test_note_left_behind_by_a_crash_after_the_sidecar(whole: tuple[bytes, Sidecar], tmp_path: Path) -> None:
