@@ -39,7 +39,8 @@ def test_ffmpeg_gets_what_the_ledger_says(hostile: Any, recorded: Any, tmp_path:
         if case[1].startswith("aac") or case[1] == "opus":
             assert contains(ledger.sounds(), got.sounds), case
         assert ledger.most == 1 and ledger.connections == 0
-        assert [s["how"] for s in ledger.sessions] == ["teardown"]
+        # ffmpeg closes behind its TEARDOWN without reading on: if a picture is on its way just then, the reset overtakes it
+        assert [s["how"] for s in ledger.sessions] in (["teardown"], ["reset"])
         assert ledger.sessions[0]["udp"] == (case[2] == "udp")
 
 
