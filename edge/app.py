@@ -3,20 +3,17 @@
 `edge/recording.py` wires the recorder: a worker per stream, no sessions, no database, no web. This file wires the room: everything
 else; it knows no cameras and never loads PyAV or OpenCV. Read `build_room` from top to bottom: it is the whole wiring. Called by
 `edge/__main__.py`.
-(More than 400 lines: the room's whole wiring, and the few commands that speak to it.)
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import logging
 import random
 import secrets
 import socket
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,30 +22,27 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import uvicorn
 
-from edge import __version__, durable, followers, keyring, status
+from edge import __version__, credentials, durable, followers, keyring, status
 from edge.capture.control import RecorderControl, read_status, read_watch
 from edge.capture.intake import NOTE_WAIT_S, AlarmWatch, Intake, StreamWatch
 from edge.capture.still import still
 from edge.capture.storage_id import StorageRefused, check_storage, pinned
 from edge.checkpoints import Checkpoints
-from edge.clock import SystemClock, boot_id
+from edge.clock import SystemClock
 from edge.config import Config
 from edge.counting import Counting
 from edge.evidence import bundle, chain
 from edge.evidence.counter import HardwareCounter
-from edge.evidence.keys import fingerprint, read_certificates, role_of
 from edge.evidence.manifest import RoomFacts
-from edge.evidence.signers import DeviceSigner, open_signer
-from edge.export import Exports, HandedOut, NotExportable, Order, examine, export, from_json, let_go, pacer
-from edge.exported.copying import Progress
+from edge.evidence.signers import DeviceSigner
+from edge.export import Exports, examine, export, pacer
 from edge.forgetting import Forgetter
 from edge.idcheck.reader import CardSeen, CardUnreadable, Reader, ReaderStatus
 from edge.instruments import Instruments
 from edge.keeper import Keeper, Means
 from edge.notary import Notary
 from edge.programs import NotReady, Task, until_stopped
-from edge.room import Refusal, Room, Rules
-from edge.roomsocket import NOT_THERE, RoomAtTheSocket, live_in
+from edge.room import Room, Rules
 from edge.sessions import events as e
 from edge.storage.archived import ArchiveLedger
 from edge.storage.catalog import Catalog
@@ -71,7 +65,6 @@ from edge.web.local import build_local
 
 if TYPE_CHECKING:
     from edge.archivist import Archivist
-    from edge.evidence.sm2 import Sm2Signer
     from edge.faces import FaceAdvice
 
 log = logging.getLogger(__name__)
@@ -94,14 +87,14 @@ class RoomProgram:
 def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str], ...] = ()) -> RoomProgram:
     """Wire the room: one long list, read from top to bottom. NotReady if a key or a certificate is missing; nothing was started then."""
     clock, paths = SystemClock(), config.paths
-    signer, root_pem, facts, subject_key = _evidence(config)
+    signer, root_pem, facts, subject_key = credentials.read(config)
     durable.make_folder(paths.run)
 
     database = Database(paths.state / "edge.db")
     counting = Counting(HardwareCounter(config.evidence.counter)) if config.evidence.counter else None
-    room = _heart(config, database, subject_key, lambda: reader.state, counting)    # the reader needs the room, the room asks the reader
+    room = heart(config, database, subject_key, lambda: reader.state, counting)    # the reader needs the room, the room asks the reader
     catalog, outbox, logins, specs = room.catalog, room.outbox, Logins(database, room.clock), config.specs()
-    signer, facts = _roll(config, signer, facts, room)
+    signer, facts = credentials.roll(config, signer, facts, room)
 
     advice = _advice(config, room)
 
@@ -128,7 +121,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     recorder = RecorderControl(paths.run / "recorder.sock")
     notary = Notary(room, signer, root_pem, facts, recorder, config.recording.seal_wait_s, config.policies())
     keeping = Keeping(database, paths.footage)
-    keeper = Keeper(room, _means(config, room, keeping, signer, facts))
+    keeper = Keeper(room, means(config, room, keeping, signer, facts))
     forgetter = Forgetter(room, keeping, paths.state / "enrolment", keeper.trusted)
 
     rng = random.Random(secrets.randbits(64))  # noqa: S311 (jitter only)
@@ -162,7 +155,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     local = _serve(build_local(room, hand_out, exports, keeper), _unix_socket(paths.run / "room.sock"))
 
     async def begin() -> None:
-        await keyring.account(_files(config), facts, room)
+        await keyring.account(credentials.files_of(config), facts, room)
         await room.report(e.DaemonStarted(at=clock.now(), version=__version__, sw_sha256=facts.sw_sha256,
                                           config_sha256=facts.config_sha256, device_id=facts.device_id, cert_sha256=facts.cert_sha256))
         await room.resumed(database)
@@ -183,7 +176,7 @@ def build_room(config: Config, demo_logins: tuple[tuple[str, str, str, str, str]
     ))
 
 
-def _heart(config: Config, database: Database, subject_key: bytes, reader: Callable[[], ReaderStatus],
+def heart(config: Config, database: Database, subject_key: bytes, reader: Callable[[], ReaderStatus],
            counting: Counting | None = None) -> Room:
     """The room itself, with its past: what may happen in it, and what it is told of its devices. Nothing runs yet."""
     clock, paths, specs, door = SystemClock(), config.paths, config.specs(), config.checkin.door_camera
@@ -197,42 +190,12 @@ def _heart(config: Config, database: Database, subject_key: bytes, reader: Calla
              allow_demo_ids=config.room.allow_demo_ids), Photos(paths.state / "photos"))
 
 
-def _means(config: Config, room: Room, keeping: Keeping, signer: DeviceSigner | None, facts: RoomFacts | None) -> Means:
+def means(config: Config, room: Room, keeping: Keeping, signer: DeviceSigner | None, facts: RoomFacts | None) -> Means:
     """What the keeper works with; without a key it only reports."""
     return Means(
         keeping, signer, facts, storage_fault=partial(_storage_fault, config), synced=lambda: status.probe_clock().state == "synced",
         streams=[s.id for s in config.specs()], policies=config.policies(), hours_per_year=config.retention.exam_hours_per_year,
         reserved=lambda: room.catalog.reserved_sessions(room.clock.now().utc_us))
-
-
-# ---- at rest ----------------------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True, slots=True)
-class RoomAtRest:
-    """A room that does not run, as commands look at it: no key, no socket, nothing on its way. Held for a moment only: it may start."""
-
-    database: Database
-    exports: Exports
-    keeper: Keeper
-
-
-@contextmanager
-def at_rest(config: Config) -> Iterator[RoomAtRest]:
-    """Open the room's store for one question or one fact. NotReady if there is none.
-
-    Makes nothing and settles nothing: key and certificate stay untouched (a staged key is the room's to roll, under its own user), and
-    nobody is recognised here, so the key that stands for people is not needed.
-    """
-    path = config.paths.state / "edge.db"
-    if not path.is_file():
-        raise NotReady(f"there is no database {path}: this room has never run, or this is another room's configuration. Nothing was done.")
-    database = Database(path, ballast=False)
-    try:
-        room = _heart(config, database, b"", lambda: ReaderStatus("starting", None, None, 0))
-        keeper = Keeper(room, _means(config, room, Keeping(database, config.paths.footage), None, None))
-        yield RoomAtRest(database, Exports(room, config.paths.footage, config.in_state(config.evidence.root).read_bytes()), keeper)
-    finally:
-        database.close()
 
 
 # ---- running ----------------------------------------------------------------------------------------------------------
@@ -300,52 +263,6 @@ def _unix_socket(path: Path) -> socket.socket:
     return listener
 
 
-async def export_session(config: Config, order: Order, to: Path, progress: Progress) -> HandedOut:
-    """`edge export`: the room (running, or else built for it) says what leaves and writes down that it does; the bytes are let go here,
-    in a program of its own behind everybody else. NotExportable, Refused, zip64.MemberChanged, OSError; the session is untouched."""
-    run, root_pem = config.paths.run, config.in_state(config.evidence.root).read_bytes()
-    pace = pacer(run, [s.id for s in config.streams], live_in(run), config.export.live_mb_s)
-    channel = httpx.AsyncHTTPTransport(uds=str(run / "room.sock"))
-    async with httpx.AsyncClient(transport=channel, base_url="http://room", timeout=httpx.Timeout(10, read=120)) as http:
-        try:
-            answer = await http.post(f"/sessions/{order.session}/files/export/begin", json=order.told())
-            told: dict[str, Any] = answer.json()
-        except NOT_THERE:
-            with at_rest(config) as room:
-                try:
-                    laid = await room.exports.begin(await room.exports.lay(order))
-                except Refusal as refusal:
-                    raise Refused(refusal.word, dict(refusal.facts)) from None
-        else:
-            if answer.status_code == 409 and told.get("refusal") == "not-exportable":
-                raise NotExportable(str(told["facts"]["detail"]))
-            if answer.status_code != 200:
-                raise Refused(str(told.get("refusal", "bad-request")), told.get("facts", {}))
-            laid = from_json(order, told)
-        return await let_go(laid, to, root_pem, pace, progress, _WhoeverIsThere(config, RoomAtTheSocket(http, order.by)))
-
-
-class _WhoeverIsThere:
-    """Who is told that an export has ended: hours later, the room may run that did not, or the other way round."""
-
-    def __init__(self, config: Config, running: RoomAtTheSocket) -> None:
-        self._config, self._running = config, running
-
-    async def end(self, session: str, by: str, ticket: str, files: int, size: int) -> None:
-        try:
-            await self._running.end(session, by, ticket, files, size)
-        except NOT_THERE:
-            with at_rest(self._config) as room:
-                await room.exports.end(session, by, ticket, files, size)
-
-    async def drop(self, session: str, ticket: str) -> None:
-        try:
-            await self._running.drop(session, ticket)
-        except NOT_THERE:
-            with at_rest(self._config) as room:
-                await room.exports.drop(session, ticket)
-
-
 def _advice(config: Config, room: Room) -> FaceAdvice | None:
     """Advice on faces, where it is switched on. Where not, nothing of it is loaded (R60)."""
     door, face, photo = config.checkin.door_camera, config.face, config.photo
@@ -389,52 +306,6 @@ def _archivist(config: Config, room: Room, database: Database, root_pem: bytes) 
         keep_until=lambda session: session.kept_until, held=lambda session: bool(session.holds))
 
 
-class Refused(Exception):
-    """The running room did not do what a command asked; nothing was changed. `word`: key of the texts, `facts` fill it in."""
-
-    def __init__(self, word: str, facts: dict[str, Any]) -> None:
-        super().__init__(word)
-        self.word, self.facts = word, facts
-
-
-async def import_roster(config: Config, session: str, file: bytes, **signed: str) -> dict[str, Any]:
-    """`edge roster import`: asks the running room what `file` would change (`web.imports.as_json`); with `digest` and signatures it is
-    taken. Refused if the room says no; NotReady if none runs: only a running room knows what is in force."""
-    channel = httpx.AsyncHTTPTransport(uds=str(config.paths.run / "room.sock"))
-    async with httpx.AsyncClient(transport=channel, base_url="http://room", timeout=httpx.Timeout(10, read=60)) as http:
-        try:
-            answer = await http.post(f"/sessions/{session}/files/roster", json={"file": base64.b64encode(file).decode(), **signed})
-        except (httpx.ConnectError, FileNotFoundError):
-            raise NotReady("no room is running here. Nothing was changed. Start it, then import the list.") from None
-    body: dict[str, Any] = answer.json()
-    if answer.status_code != 200:
-        raise Refused(str(body.get("refusal", "bad-request")), body.get("facts", {}))
-    return body
-
-
-async def retention_report(config: Config, days: int) -> dict[str, Any]:
-    """`edge retention report`: of the running room, or by the same code here and now; changes nothing."""
-    try:
-        return await ask_room(config, "GET", f"/retention?days={days}")
-    except NotReady:
-        with at_rest(config) as room:
-            return await room.keeper.shown(days)
-
-
-async def ask_room(config: Config, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One request to the running room. Refused if it says no; NotReady if none runs: only a running room writes facts."""
-    channel = httpx.AsyncHTTPTransport(uds=str(config.paths.run / "room.sock"))
-    async with httpx.AsyncClient(transport=channel, base_url="http://room", timeout=httpx.Timeout(10, read=120)) as http:
-        try:
-            response = await http.request(method, path, json=body)
-        except (httpx.ConnectError, FileNotFoundError):
-            raise NotReady("no room is running here. Nothing was changed. Start it, then try again.") from None
-    answer: dict[str, Any] = response.json()
-    if response.status_code != 200:
-        raise Refused(str(answer.get("refusal", "bad-request")), answer.get("facts", {}))
-    return answer
-
-
 # ---- facts of the box --------------------------------------------------------------------------------------------------
 
 def _disk(config: Config) -> status.DiskReading:
@@ -454,70 +325,3 @@ def _storage_fault(config: Config) -> str:
     except StorageRefused as refused:
         return str(refused)
     return "" if own is not None else "the state folder does not say which disk is the room's own (edge storage init notes it)"
-
-
-def _files(config: Config) -> keyring.Files:
-    return keyring.Files(*(config.in_state(getattr(config.evidence, name)) for name in ("key", "certificate", "root")))
-
-
-def _roll(config: Config, signer: DeviceSigner, facts: RoomFacts, room: Room) -> tuple[DeviceSigner, RoomFacts]:
-    """The key that signs from now on: the staged one, if there is one and now is a good time."""
-    try:
-        return keyring.roll(_files(config), signer, facts, room)
-    except (OSError, ValueError) as error:
-        raise NotReady(f"the device's key was changed for the next one, which cannot be opened yet: {error}. Nothing is lost: a credential "
-                       "is given to the unit anew when it starts again; for all others see `edge key status`.") from error
-
-
-def _evidence(config: Config) -> tuple[DeviceSigner, bytes, RoomFacts, bytes]:
-    """The device's signer, the pinned root, what signed documents say of the room, and the key that stands for people."""
-    files = {name: config.in_state(getattr(config.evidence, name)) for name in ("key", "certificate", "root")}
-    if all(path.is_file() for path in files.values()):
-        keyring.settle(_files(config))
-    for name, path in files.items():
-        if not path.is_file():
-            raise NotReady(f"the {name} file {path} is missing. Nothing was started and nothing is lost. "
-                           "Make the key with `edge key init`, have the request signed by the authority, and put both certificates there.")
-    try:
-        signer = open_signer(files["key"], files["certificate"], _second(config))
-        leaf = read_certificates(signer.chain_pem.encode())[0]
-        role, device_id = role_of(leaf)
-    except (OSError, ValueError) as error:
-        raise NotReady(f"the device's key or certificate cannot be used: {error}. Nothing was started.") from error
-    if role != "device":
-        raise NotReady(f"{files['certificate']} is a {role}'s certificate, not a device's. Nothing was started.")
-    subject_key, key_id = _subject_key(config)
-    return signer, files["root"].read_bytes(), RoomFacts(
-        site=config.room.site, room_code=config.room.code, device_id=device_id, cert_sha256=fingerprint(leaf), sw_version=__version__,
-        sw_sha256=_software_sha256(), config_sha256=config.sha256, boot_id=boot_id(), hmac_key_id=key_id,
-        require_sync=config.clock.require_sync), subject_key
-
-
-def _second(config: Config) -> Sm2Signer | None:
-    """The second signature, where the site makes one."""
-    key, certificate, distid = config.evidence.sm2_key, config.evidence.sm2_certificate, config.evidence.sm2_distid
-    if key is None or certificate is None or distid is None:
-        return None
-    from edge.evidence.sm2 import Sm2Signer
-    return Sm2Signer(config.in_state(key), config.in_state(certificate), distid)
-
-
-def _subject_key(config: Config) -> tuple[bytes, str]:
-    """The site's HMAC key, or one of the room's own, made at the first start: then people do not join across rooms, and the id says so."""
-    site, own = config.in_state(config.evidence.subject_key), config.paths.state / "room-hmac.key"
-    if not site.is_file() and not own.is_file():
-        durable.make_folder(config.paths.state)
-        durable.write_new(own, secrets.token_bytes(32))
-    path, kind = (site, "site") if site.is_file() else (own, "room")
-    key = path.read_bytes()
-    if len(key) != 32:
-        raise NotReady(f"{path} must hold exactly 32 bytes; it has {len(key)}. Nothing was started.")
-    return key, f"{kind}-{hashlib.sha256(key).hexdigest()[:16]}"
-
-
-def _software_sha256() -> str:
-    """One digest over this package's files, names and bytes, in order of their names."""
-    root, digest = Path(__file__).parent, hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
-        digest.update(f"{path.relative_to(root)}\0{durable.sha256_file(path)}\n".encode())
-    return digest.hexdigest()

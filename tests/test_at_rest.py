@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 import uvicorn
 
-from edge import app, keyring
+from edge import asking, keyring
 from edge.config import Config, load
 from edge.evidence import bundle
 from edge.evidence.keys import request
@@ -44,6 +44,7 @@ async def office(hall: Hall, authority: Authority, device: Device, tmp_path: Pat
     for name in ("device.key", "device.pem"):
         shutil.copy(tmp_path / "state" / name, hall.folder / "state" / name)
     (hall.folder / "state" / "root.pem").write_bytes(authority.root_pem)
+    (hall.folder / "state" / "room-hmac.key").write_bytes(hall.room.rules.hmac_key)
     return office
 
 
@@ -115,6 +116,23 @@ def test_without_a_database_nothing_is_made(tmp_path: Path, authority: Authority
     assert [path.name for path in config.paths.state.iterdir()] == ["root.pem"] and not (tmp_path / "s.zip").exists()
 
 
+async def test_a_snapshot_is_believed_at_rest_too_and_one_of_another_key_is_not(
+        office: Office, caplog: pytest.LogCaptureFixture) -> None:
+    """Without the key a start would fold years, and one forged with an empty key would be believed."""
+    caplog.set_level("DEBUG", "edge.storage.snapshot")
+    await office.hall.room.remember()
+    config, key = config_in(office.hall.folder), office.hall.folder / "state" / "room-hmac.key"
+    for ours, said in ((office.hall.room.rules.hmac_key, []), (b"", ["snapshot passed over reason=altered"])):
+        key.write_bytes(ours)
+        caplog.clear()
+        with asking.at_rest(config) as room:
+            assert [each["session"] for each in (await room.keeper.shown(3650))["sessions"]] == [SESSION]
+        assert caplog.messages == said
+    key.unlink()
+    refused = edge(office.hall.folder, "retention", "report")
+    assert refused.returncode == 3 and "the key that stands for people is missing" in refused.stderr and not key.exists()
+
+
 async def test_a_room_that_starts_meanwhile_is_told_that_the_export_has_ended(office: Office, tmp_path: Path) -> None:
     hall, config, loop = office.hall, config_in(office.hall.folder), asyncio.get_running_loop()
     config.paths.run.mkdir()
@@ -138,7 +156,7 @@ async def test_a_room_that_starts_meanwhile_is_told_that_the_export_has_ended(of
         if not servers:
             asyncio.run_coroutine_threadsafe(start(), loop).result(30)
 
-    done = await app.export_session(config, Order(SESSION, "A001", "zip"), tmp_path / "s.zip", progress)
+    done = await asking.export_session(config, Order(SESSION, "A001", "zip"), tmp_path / "s.zip", progress)
     servers[0].should_exit = True
     await serving[0]
     assert done.altered == () and zipfile.ZipFile(tmp_path / "s.zip").testzip() is None

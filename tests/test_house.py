@@ -258,10 +258,11 @@ ADDRESS = {
     "pyaudio": ("capture/portaudio.py",), "serial": ("idcheck/port.py",), "usb": ("idcheck/usb.py",),
     "boto3": ("upload/archive.py",), "botocore": ("upload/archive.py",),
     # the province; two clients of the room's own local socket; cameras, by onveef
-    "httpx": ("upload/platform.py", "app.py", "drill.py", "roomsocket.py", "capture/onvif.py"), "onveef": ("capture/onvif.py",),
+    "httpx": ("upload/platform.py", "app.py", "asking.py", "drill.py", "roomsocket.py", "capture/onvif.py"),
+    "onveef": ("capture/onvif.py",),
     "openpyxl": ("rosterfile/table.py",), "weasyprint": ("web/paper.py",),
     "sqlite3": ("storage/",), "sqlite_utils": ("storage/",), "argon2": ("storage/staff.py",),
-    "rfc8785": ("evidence/",), "cryptography": ("evidence/", "sim/authority.py", "app.py"),
+    "rfc8785": ("evidence/",), "cryptography": ("evidence/", "sim/authority.py"),
     "fastapi": ("web/", "sim/platform.py"), "starlette": ("web/", "sim/"), "jinja2": ("web/",), "uvicorn": ("app.py", "sim/"),
     "pydantic": ("config.py", "web/", "sim/", "upload/contract.py", "upload/platform.py"),      # the gates
 }

@@ -53,10 +53,10 @@ def add(verbs: Verbs) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from edge import app
+    from edge import asking
     if args.days < 0:
         raise Refused("--days is a number of days ahead, 0 or more")
-    shown = asyncio.run(app.retention_report(load(args), args.days))
+    shown = asyncio.run(asking.retention_report(load(args), args.days))
     print(json.dumps(shown, ensure_ascii=False) if args.json else "\n".join(_lines(shown)))
     return 0
 
@@ -87,9 +87,9 @@ def _lines(shown: dict[str, Any]) -> Iterator[str]:
 
 
 def _approve(args: argparse.Namespace) -> int:
-    from edge import app
+    from edge import asking
     config = load(args)
-    shown = asyncio.run(app.retention_report(config, 0))
+    shown = asyncio.run(asking.retention_report(config, 0))
     print("\n".join(_lines(shown)))
     digest = args.expect or shown["due"]["digest"]
     answer = _ask(config, "POST", "/retention/approve", {"digest": digest, "by": args.by, "pin": _pin(args)})
@@ -121,18 +121,18 @@ def _release(args: argparse.Namespace) -> int:
 
 
 def _held(args: argparse.Namespace) -> int:
-    from edge import app
-    for hold in asyncio.run(app.retention_report(load(args), 0))["holds"]:
+    from edge import asking
+    for hold in asyncio.run(asking.retention_report(load(args), 0))["holds"]:
         print(f"{hold['session']}  {hold['hold_id']}  {hold['since']}  {hold['by']}  {hold['reason']}")
     return 0
 
 
 def _ask(config: Config, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """A request to the running room; its refusal in words."""
-    from edge import app
+    from edge import asking
     try:
-        return asyncio.run(app.ask_room(config, method, path, body))
-    except app.Refused as refused:
+        return asyncio.run(asking.ask_room(config, method, path, body))
+    except asking.Refused as refused:
         raise Refused(in_words(refused)) from None
 
 

@@ -14,7 +14,6 @@ from edge.commands.verb import Refused, group, verb
 if TYPE_CHECKING:
     from edge.commands.verb import Verbs
     from edge.config import Config
-    from edge.keyring import Files
 
 
 def add(verbs: Verbs) -> None:
@@ -55,16 +54,18 @@ def _init(args: argparse.Namespace) -> int:
     if args.sm2:
         return _sm2_init(args, config)
     from edge import keyring
+    from edge.credentials import files_of
     _make_and_request(args, config.in_state(config.evidence.key), _device(args, config))
-    keyring.hand_over(_files(config))
+    keyring.hand_over(files_of(config))
     print("send this request to the authority; then: edge key install --certificate … --root …", file=sys.stderr)
     return 0
 
 
 def _roll(args: argparse.Namespace) -> int:
     from edge import keyring
+    from edge.credentials import files_of
     config = load(args)
-    files = _files(config)
+    files = files_of(config)
     try:
         if args.withdraw:
             print("taken back; the key in force goes on" if keyring.withdraw(files) else "nothing waits to follow; nothing was changed")
@@ -95,6 +96,7 @@ def _make_and_request(args: argparse.Namespace, path: Path, device: str) -> None
 
 
 def _csr(args: argparse.Namespace) -> int:
+    from edge.credentials import files_of
     from edge.evidence import keys, signers, sm2
     config = load(args)
     try:
@@ -103,7 +105,7 @@ def _csr(args: argparse.Namespace) -> int:
                 raise Refused("evidence.sm2_key is not set: there is no second signature here")
             sys.stdout.write(sm2.sm2_request(config.in_state(config.evidence.sm2_key), _device(args, config)).decode())
             return 0
-        path = _files(config).next_key if args.next else config.in_state(config.evidence.key)
+        path = files_of(config).next_key if args.next else config.in_state(config.evidence.key)
         sys.stdout.write(keys.request(signers.Borrowed(signers.open_key(path)), _device(args, config)).decode())
     except (OSError, ValueError, sm2.Sm2Fault) as error:
         raise Refused(f"{error}. `edge key init` makes the key, `edge key roll` the next one.") from error
@@ -133,9 +135,10 @@ def _sm2_init(args: argparse.Namespace, config: Config) -> int:
 def _install(args: argparse.Namespace) -> int:
     from edge import keyring
     from edge.clock import SystemClock
+    from edge.credentials import files_of
     from edge.evidence.signers import SignerFault
     config = load(args)
-    files = _files(config)
+    files = files_of(config)
     if args.root is None and not files.root.exists():
         raise Refused("the authority's root is needed: --root. Nothing was changed.")
     try:
@@ -154,8 +157,9 @@ def _install(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from edge import keyring
     from edge.clock import SystemClock
+    from edge.credentials import files_of
     config = load(args)
-    found = keyring.status(_files(config), SystemClock().now().utc_us, lambda signer: signer.sign(b"edge key status"))
+    found = keyring.status(files_of(config), SystemClock().now().utc_us, lambda signer: signer.sign(b"edge key status"))
     if args.json:
         print(json.dumps({"ok": not found.todo, "lines": [list(each) for each in found.lines], "todo": list(found.todo)},
                          ensure_ascii=False))
@@ -166,10 +170,6 @@ def _status(args: argparse.Namespace) -> int:
 
 def _device(args: argparse.Namespace, config: Config) -> str:
     """As asked for; else as the certificate in force has it: a device keeps its name."""
+    from edge.credentials import files_of
     from edge.keyring import device_of
-    return args.device or device_of(_files(config)) or f"{config.room.code}-E1"
-
-
-def _files(config: Config) -> Files:
-    from edge.keyring import Files
-    return Files(*(config.in_state(getattr(config.evidence, name)) for name in ("key", "certificate", "root")))
+    return args.device or device_of(files_of(config)) or f"{config.room.code}-E1"

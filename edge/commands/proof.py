@@ -36,7 +36,7 @@ def add(verbs: Verbs) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     """The running room says what leaves and journals it, because it alone writes the journal; without one, the same code does."""
-    from edge import app
+    from edge import asking
     from edge.export import Order
     from edge.progress import Line
     must_be_session(args.session)
@@ -51,8 +51,8 @@ def _export(args: argparse.Namespace) -> int:
     order = Order(args.session, args.by or "local", "zip" if to.suffix == ".zip" else "folder", args.full, args.reason or "", pin)
     try:
         with Line(sys.stderr) as line:
-            done = asyncio.run(app.export_session(load(args), order, to, line.told))
-    except app.Refused as refused:
+            done = asyncio.run(asking.export_session(load(args), order, to, line.told))
+    except asking.Refused as refused:
         raise Refused(in_words(refused)) from None
     except FileExistsError as error:
         raise Refused(str(error)) from None

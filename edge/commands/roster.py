@@ -32,7 +32,7 @@ def add(verbs: Verbs) -> None:
 
 def _import(args: argparse.Namespace) -> int:
     """Two requests: what would change, and (with the signatures) take exactly that."""
-    from edge import app
+    from edge import asking
     from edge.rosterfile.table import MOST_BYTES
     must_be_session(args.session)
     with args.file.open("rb") as file:
@@ -41,14 +41,14 @@ def _import(args: argparse.Namespace) -> int:
         raise Refused(f"{args.file} is larger than {MOST_BYTES >> 20} MB; keep only the sheet with the list. Nothing was changed.")
     config = load(args)
     try:
-        shown = asyncio.run(app.import_roster(config, args.session, data))
+        shown = asyncio.run(asking.import_roster(config, args.session, data))
         print("\n".join(_preview(shown)))
         if args.dry_run or shown["faults"] or shown["bar"]:
             return 1 if shown["faults"] or shown["bar"] not in ("", "roster-is-the-same") else 0
         if args.expect and shown["digest"] != args.expect:
             raise Refused("what would change is no longer what you expect. Nothing was changed; look at it again with --dry-run")
-        asyncio.run(app.import_roster(config, args.session, data, digest=shown["digest"], **_signatures(args)))
-    except app.Refused as refused:
+        asyncio.run(asking.import_roster(config, args.session, data, digest=shown["digest"], **_signatures(args)))
+    except asking.Refused as refused:
         raise Refused(in_words(refused)) from None
     print(f"imported: {shown['people']} people are the list of {args.session} now")
     return 0

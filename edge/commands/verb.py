@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge.app import Refused as AppRefused
+    from edge.asking import Refused as AppRefused
     from edge.web.texts import Texts
 
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]

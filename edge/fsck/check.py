@@ -19,6 +19,7 @@ from typing import Any
 from edge import checkpoints, durable, keeper, keyring, notary, storecheck
 from edge.capture.storage_id import StorageRefused, check_storage, pinned
 from edge.config import Config
+from edge.credentials import files_of
 from edge.evidence.report import Findings
 from edge.fsck import state as state_folder
 from edge.fsck.footage import Finding, Footage, Progress
@@ -139,7 +140,7 @@ class _Look:
             state = self._database()
             if state is not None:
                 self._footage(state)
-                files = state_folder.files_of(self._config)
+                files = files_of(self._config)
                 self._take(state_folder.documents(self._look, state, files))
                 self._rules(owed.rules(PRIORITIES))
                 if any(each.name == "possible-history" for each in self._outcome.findings):

@@ -13,6 +13,7 @@ from pathlib import Path
 from edge import durable
 from edge.clock import US, SystemClock
 from edge.config import Config
+from edge.credentials import files_of
 from edge.evidence.chain import parse, sha256_hex
 from edge.evidence.envelope import EnvelopeError, check_chain, payload_of
 from edge.evidence.keys import fingerprint, read_certificates
@@ -128,10 +129,6 @@ def newest_hmac(look: Look, state: RoomState) -> str | None:
         return found if isinstance(found, str) else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-
-
-def files_of(config: Config) -> Files:
-    return Files(*(config.in_state(each) for each in (config.evidence.key, config.evidence.certificate, config.evidence.root)))
 
 
 def staff(folder: Path) -> Iterator[Finding]:

@@ -93,7 +93,7 @@
 
   // The entrance display: whoever was verified reads it for three seconds at least (U4). If the next card comes sooner it has the place,
   // and those before stand small beneath it, the latest first, each for the rest of its own time.
-  const SHOWN_MS = 3000, LINES = 5;
+  const SHOWN_MS = 3100, LINES = 5;       // three seconds on the glass: the first picture of it comes a moment after
   let shownAt = performance.now();
   function remember(gate, fragment) {
     const old = gate.querySelector("[data-at]"), next = fragment.querySelector("[data-at]"), lines = document.getElementById("previous");
